@@ -1,0 +1,184 @@
+"""What git keeps beside `.gitignore` files: where the git directory of a work tree is, the excludes
+in it, and which files are tracked."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from castfs.errors import SourceError
+from castfs.ignore.gitindex import PartialIndexError, Tracked, parse_index
+from castfs.paths import display
+
+DOT_GIT = b".git"
+_POINTER = b"gitdir: "
+#: git sets these for its hooks and aliases, and they would send `git ls-files` to another index.
+_GIT_LOCATIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
+#: Seconds for `git ls-files`; a million entries take about one.
+_GIT_TIMEOUT = 120
+
+
+@dataclass(frozen=True, slots=True)
+class GitDirectory:
+    """`own` has the index; `common` is shared by the linked work trees of a repository. Paths are
+    absolute or relative to the root of the work tree."""
+
+    own: bytes
+    common: bytes
+
+
+def find_git_directory(root: int) -> GitDirectory | None:
+    """The git directory of the work tree whose root is open as `root`; None if `.git` there is not
+    one by git's own measure: it has HEAD, and its repository has objects/ and refs/."""
+    own = DOT_GIT
+    pointer = read_file(DOT_GIT, root)
+    if pointer is not None:
+        if not pointer.startswith(_POINTER):
+            return None
+        own = pointer.removeprefix(_POINTER).rstrip(b"\r\n")
+    shared = read_file(own + b"/commondir", root)
+    common = own if shared is None else os.path.join(own, shared.rstrip(b"\r\n"))
+    try:
+        os.lstat(own + b"/HEAD", dir_fd=root)  # in old repositories a symlink, and it may dangle
+        modes = [os.stat(common + name, dir_fd=root).st_mode for name in (b"/objects", b"/refs")]
+    except (OSError, ValueError):
+        return None
+    if not all(stat.S_ISDIR(mode) for mode in modes):
+        return None
+    return GitDirectory(own, common)
+
+
+def read_file(path: bytes, directory: int | None = None, *, follow: bool = True) -> bytes | None:
+    """The content of a regular file, None if it is anything else or cannot be read."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    try:
+        fd = os.open(path, flags, dir_fd=directory)
+    except (OSError, ValueError):
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def open_below(root: int, path: bytes) -> int:
+    """Directory `path` (b"a/b/") below `root`, without following a symlink, however deep it is."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    fd = os.dup(root)
+    for name in path.split(b"/")[:-1]:
+        parent = fd
+        try:
+            fd = os.open(name, flags, dir_fd=parent)
+        finally:
+            os.close(parent)
+    return fd
+
+
+class WorkTree:
+    """One work tree, of which the ingested tree is a part or that is a part of it.
+
+    The index is read when a rule would first drop something, so a tree without rules never pays.
+    """
+
+    __slots__ = ("_git", "_open", "_tracked", "above", "below", "shown")
+
+    def __init__(
+        self,
+        open_root: Callable[[], int],
+        git: GitDirectory,
+        shown: str,
+        *,
+        below: int,
+        above: bytes,
+    ) -> None:
+        """`shown` is its root for messages. `below`, `above`: as for RuleList."""
+        self._open = open_root
+        self._git = git
+        self._tracked: Tracked | None = None
+        self.shown = shown
+        self.below = below
+        self.above = above
+
+    def read_exclude(self) -> bytes | None:
+        """info/exclude of the repository."""
+        fd = self._open()
+        try:
+            return read_file(self._git.common + b"/info/exclude", fd)
+        finally:
+            os.close(fd)
+
+    def tracks(self, path: bytes, is_dir: bool) -> bool:
+        """Whether git tracks the file at `path` below the ingested root, or anything in it if it is
+        a directory. SourceError: the index cannot be read."""
+        if not is_dir:
+            return self._index().has(self._inside(path))
+        return self.tracks_below(path) or self._index().has_submodule(self._inside(path))
+
+    def tracks_below(self, path: bytes) -> bool:
+        return self._index().has_below(self._inside(path) + b"/")
+
+    def _inside(self, path: bytes) -> bytes:
+        return self.above + path[self.below :]
+
+    def _index(self) -> Tracked:
+        if self._tracked is None:
+            fd = self._open()
+            try:
+                self._tracked = self._read_index(fd)
+            finally:
+                os.close(fd)
+        return self._tracked
+
+    def _read_index(self, root: int) -> Tracked:
+        try:
+            with open(os.open(self._git.own + b"/index", os.O_RDONLY, dir_fd=root), "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return Tracked()
+        except OSError as error:
+            raise self._unknown(error.strerror or str(error)) from None
+        try:
+            return parse_index(data)
+        except PartialIndexError as error:
+            return self._ask_git(root, str(error))
+        except ValueError as error:
+            # git would read on: it verifies no checksum, and lists half of a truncated index.
+            raise self._unknown(str(error)) from None
+
+    def _ask_git(self, root: int, reason: str) -> Tracked:
+        """The names as `git ls-files` puts them together."""
+        # fsmonitor may name a program, and a repository's configuration is not to be trusted.
+        git = ("git", "-c", "core.fsmonitor=false", "-C", f"/proc/self/fd/{root}")
+        command = ["env", *(f"--unset={name}" for name in _GIT_LOCATIONS)]
+        command += [*git, "ls-files", "-z", "--stage"]
+        try:
+            answer = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                pass_fds=(root,),
+                timeout=_GIT_TIMEOUT,
+                check=True,
+            )
+        except subprocess.CalledProcessError as error:
+            said = display((error.stderr.strip().splitlines() or [b"nothing"])[0])
+            raise self._unknown(f"{reason}; git says: {said}") from None
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise self._unknown(f"{reason}; {error}") from None
+        entries = [entry.partition(b"\t") for entry in answer.stdout.split(b"\0") if entry]
+        names = [name for _, _, name in entries]
+        return Tracked(names, [name for mode, _, name in entries if mode.startswith(b"160000 ")])
+
+    def _unknown(self, reason: str) -> SourceError:
+        return SourceError(
+            f"which files git tracks in {self.shown} cannot be read from its index: {reason}",
+            hint="repair it (`git reset` writes a new one) or take everything with --no-ignore",
+        )

@@ -1,0 +1,130 @@
+"""What was left out of a scan: by rules, by the format's limits, or as unreadable."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import defaultdict
+
+from castfs.errors import LimitError, SourceError, UnreadableError
+from castfs.ignore import Rule
+from castfs.ingest.options import Ignored, ScanOptions, SkippedEntry
+from castfs.paths import display
+
+_SPECIAL = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+class Losses:
+    """Counts and lists. Belongs to one thread."""
+
+    def __init__(self) -> None:
+        self._ignored: defaultdict[Rule, list[int]] = defaultdict(lambda: [0, 0])
+        self.skipped: list[SkippedEntry] = []
+        self.unreadable: list[tuple[bytes, str]] = []
+
+    def ignore(self, rule: Rule, status: os.stat_result, dir_fd: int, name: str) -> None:
+        """`rule` drops the entry: count it with all that is below it."""
+        entries, size = 1, status.st_size if stat.S_ISREG(status.st_mode) else 0
+        if stat.S_ISDIR(status.st_mode):
+            below = _measure(dir_fd, name)
+            entries, size = entries + below[0], size + below[1]
+        total = self._ignored[rule]
+        total[0] += entries
+        total[1] += size
+
+    def skip_special(self, path: bytes, status: os.stat_result) -> None:
+        kind = _SPECIAL.get(stat.S_IFMT(status.st_mode), "of an unknown kind")
+        self.skipped.append(SkippedEntry(path, f"{kind}, which a snapshot cannot hold"))
+
+    def fail(self, path: bytes, reason: str, *, vanished: bool = False) -> None:
+        """An entry that should be there. What vanished was not there at the end either: that is no
+        reason to refuse the rest."""
+        if vanished:
+            self.skipped.append(SkippedEntry(path, reason))
+        else:
+            self.unreadable.append((path, reason))
+
+    def ignored(self) -> tuple[Ignored, ...]:
+        """By rule, what dropped most bytes first."""
+        rows = [Ignored(rule, entries, size) for rule, (entries, size) in self._ignored.items()]
+        return tuple(sorted(rows, key=lambda row: (-row.size_bytes, -row.entries, row.rule.origin)))
+
+    def settle(self, options: ScanOptions) -> None:
+        """UnreadableError if anything could not be read, unless that was allowed."""
+        if not self.unreadable:
+            return
+        self.unreadable.sort()
+        if options.skip_unreadable:
+            self.skipped += [SkippedEntry(path, reason) for path, reason in self.unreadable]
+            return
+        first, reason = self.unreadable[0]
+        count = len(self.unreadable)
+        raise UnreadableError(
+            f"{count} {'entry' if count == 1 else 'entries'} could not be read, the first is "
+            f"{display(first) or 'the directory itself'}: {reason}; nothing was stored",
+            self.unreadable,
+            hint="make them readable, ignore them, or take the rest with --skip-unreadable",
+        )
+
+    def refuse_empty(self, source: bytes) -> None:
+        """A snapshot of nothing, although there was something, is a mistake in the rules."""
+        rows = self.ignored()
+        if rows:
+            rule = rows[0].rule
+            raise SourceError(
+                f"everything in {display(source)} is ignored, most of it by {rule.pattern} "
+                f"({rule.origin})",
+                hint="change the rule, or take everything with --no-ignore",
+            )
+
+
+class Limits:
+    """--max-files and --max-bytes, checked while the tree is walked."""
+
+    def __init__(self, options: ScanOptions) -> None:
+        self._options = options
+        self.files = 0
+        self.size = 0
+
+    def count(self, size: int) -> None:
+        self.files += 1
+        self.size += size
+        limit = self._options.max_files
+        if limit is not None and self.files > limit:
+            raise LimitError(
+                f"more than {limit:,} files; nothing was stored",
+                hint="ignore what is not needed, or raise --max-files",
+            )
+        limit = self._options.max_bytes
+        if limit is not None and self.size > limit:
+            raise LimitError(
+                f"more than {limit:,} bytes; nothing was stored",
+                hint="ignore what is not needed, or raise --max-bytes",
+            )
+
+
+def _measure(dir_fd: int, name: str) -> tuple[int, int]:
+    """Entries and bytes below a directory, as far as they can be seen."""
+    entries = size = 0
+    try:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        top = os.open(name, flags, dir_fd=dir_fd)
+    except OSError:
+        return 0, 0
+    try:
+        for _, dirs, files, fd in os.fwalk(".", dir_fd=top, onerror=lambda exc: None):
+            entries += len(dirs) + len(files)
+            for file in files:
+                try:
+                    status = os.stat(file, dir_fd=fd, follow_symlinks=False)
+                except OSError:
+                    continue
+                size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    finally:
+        os.close(top)
+    return entries, size

@@ -1,0 +1,149 @@
+"""Reading one file so that the bytes that were hashed are the bytes of one moment."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Protocol
+
+import msgspec
+
+from castfs.ingest.sink import Sink
+from castfs.store import StagedFile
+
+#: Files up to this size are read whole: one read, one hash, and nothing written if it is known.
+SMALL = 1 << 20
+#: How often a file that changes while it is read is tried.
+_TRIES = 3
+
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class Unreadable(Exception):
+    """This one file cannot be taken. `vanished` files are not there any more."""
+
+    def __init__(self, reason: str, *, vanished: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.vanished = vanished
+
+
+class Status(Protocol):
+    """What is recorded of an inode: os.stat_result, or what a reader process sends of one."""
+
+    @property
+    def st_mode(self) -> int: ...
+    @property
+    def st_ino(self) -> int: ...
+    @property
+    def st_uid(self) -> int: ...
+    @property
+    def st_gid(self) -> int: ...
+    @property
+    def st_size(self) -> int: ...
+    @property
+    def st_mtime_ns(self) -> int: ...
+    @property
+    def st_ctime_ns(self) -> int: ...
+
+
+class TakenFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A file that was read: what it was at that moment (see stat(2)), and its content's digest.
+
+    `new` says whether the content was new to the store. Reader processes send it as it is.
+    """
+
+    st_mode: int
+    st_ino: int
+    st_uid: int
+    st_gid: int
+    st_size: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+    sha256: str
+    new: bool
+    xattrs: dict[bytes, bytes]
+
+
+def take_file(dir_fd: int, name: bytes, sink: Sink, *, xattrs: bool) -> TakenFile:
+    """Read `name` in directory `dir_fd` into `sink`. Unreadable says why not; OSError is the
+    store's."""
+    for _ in range(_TRIES):
+        try:
+            fd = os.open(name, _FLAGS, dir_fd=dir_fd)
+        except OSError as exc:
+            raise _unreadable(exc) from exc
+        try:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):
+                raise Unreadable("turned into something else while it was read")
+            staged = _take_content(fd, before.st_size, sink)
+            attributes = read_xattrs(fd) if xattrs else {}
+            after = os.fstat(fd)
+        finally:
+            os.close(fd)
+        if (
+            staged is not None
+            and staged.size == after.st_size
+            and before.st_mtime_ns == after.st_mtime_ns
+            and before.st_ctime_ns == after.st_ctime_ns
+        ):
+            return TakenFile(
+                after.st_mode,
+                after.st_ino,
+                after.st_uid,
+                after.st_gid,
+                after.st_size,
+                after.st_mtime_ns,
+                after.st_ctime_ns,
+                staged.digest,
+                staged.new,
+                attributes,
+            )
+    raise Unreadable(f"changed while it was read, {_TRIES} times")
+
+
+def _take_content(fd: int, size: int, sink: Sink) -> StagedFile | None:
+    """None if the file is not `size` bytes long after all."""
+    if size > SMALL:
+        # Damaged sectors show up here as well as write errors of the store, and cannot be told
+        # apart; reading the first byte at least sorts out what cannot be read at all.
+        _read(fd, 1, offset=0)
+        return sink.take_file(fd)
+    data = _read(fd, size + 1)
+    while 0 < len(data) < size:  # a signal or a network filesystem may cut a read short
+        more = _read(fd, size + 1 - len(data))
+        if not more:
+            break
+        data += more
+    return sink.take_bytes(data) if len(data) == size else None
+
+
+def _read(fd: int, count: int, offset: int | None = None) -> bytes:
+    try:
+        return os.read(fd, count) if offset is None else os.pread(fd, count, offset)
+    except OSError as exc:
+        raise _unreadable(exc) from exc
+
+
+def read_xattrs(target: int | bytes) -> dict[bytes, bytes]:
+    """Extended attributes of an open file, or of a path (symlinks not followed), by name."""
+    follow = isinstance(target, int)
+    try:
+        names = os.listxattr(target, follow_symlinks=follow)
+        return {
+            os.fsencode(name): os.getxattr(target, name, follow_symlinks=follow) for name in names
+        }
+    except OSError as exc:
+        if exc.errno in (errno.EOPNOTSUPP, errno.ENODATA):
+            return {}
+        raise _unreadable(exc) from exc
+
+
+def _unreadable(exc: OSError) -> Unreadable:
+    if exc.errno == errno.ELOOP:
+        return Unreadable("turned into a symbolic link while it was read")
+    vanished = exc.errno in (errno.ENOENT, errno.ENOTDIR)
+    reason = "vanished while it was read" if vanished else (exc.strerror or str(exc))
+    return Unreadable(reason, vanished=vanished)

@@ -1,0 +1,143 @@
+"""What this user's files hashed to, so that an unchanged tree costs a walk and no reading.
+
+One SQLite row for each directory, with 64 bytes for each file in it: inode, size, mtime, ctime and
+digest. All four must be the same for a hit. A file is remembered only if both its times lie at
+least two seconds before the moment of recording: within the clock's granularity it could change
+again without a trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import struct
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from castfs import syscalls
+from castfs.ingest.reading import Status
+
+#: inode, size, mtime_ns, ctime_ns, digest.
+RECORD = struct.Struct("<Qqqq32s")
+
+#: What one inode was: (size, mtime_ns, ctime_ns, raw digest).
+Remembered = tuple[int, int, int, bytes]
+#: (device, with the boot where it means nothing after one; inode of the directory)
+DirKey = tuple[str, int]
+
+_RACY_NS = 2_000_000_000
+_UNUSED_DAYS = 180
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS directory (
+    device TEXT NOT NULL, inode INTEGER NOT NULL, day INTEGER NOT NULL, files BLOB NOT NULL,
+    PRIMARY KEY (device, inode)
+) WITHOUT ROWID
+"""
+
+
+def dir_key(status: os.stat_result) -> DirKey:
+    """Devices without a major number (btrfs, overlay, tmpfs, NFS) get a new number each boot."""
+    device = str(status.st_dev)
+    if os.major(status.st_dev) == 0:
+        device += f"@{syscalls.boot_id()}"
+    # SQLite's integers are signed; inodes above 2^63 exist on some network filesystems.
+    return device, status.st_ino - (1 << 64) if status.st_ino >= 1 << 63 else status.st_ino
+
+
+def pack(status: Status, digest: str) -> bytes:
+    return RECORD.pack(
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        bytes.fromhex(digest),
+    )
+
+
+class StatCache:
+    """The cache in `path`. Belongs to one thread. A cache that cannot be used is an empty one."""
+
+    def __init__(self, path: Path) -> None:
+        self._day = int(time.time() // 86400)
+        self._connection: sqlite3.Connection | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._connection = self._open(path)
+        except sqlite3.DatabaseError:
+            # Damaged, or of a later version: it is only a cache.
+            with contextlib.suppress(OSError, sqlite3.Error):
+                for suffix in ("", "-wal", "-shm"):
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+                self._connection = self._open(path)
+        except OSError:
+            pass
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=5, isolation_level=None)
+        connection.execute("PRAGMA journal_mode=WAL")
+        # Losing the last rows in a power cut costs a second reading, nothing else.
+        connection.execute("PRAGMA synchronous=OFF")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, _SCHEMA_VERSION):
+            connection.close()
+            raise sqlite3.DatabaseError("another version")
+        connection.execute(_SCHEMA)
+        connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+        os.chmod(path, 0o600)
+        return connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def lookup(self, key: DirKey) -> dict[int, Remembered]:
+        """inode → what it was, for the files of one directory."""
+        if self._connection is None:
+            return {}
+        try:
+            row = self._connection.execute(
+                "SELECT files FROM directory WHERE device = ? AND inode = ?", key
+            ).fetchone()
+        except sqlite3.Error:
+            return {}
+        if row is None or len(row[0]) % RECORD.size:
+            return {}
+        return {ino: (size, m, c, raw) for ino, size, m, c, raw in RECORD.iter_unpack(row[0])}
+
+    def store(self, rows: Mapping[DirKey, bytes | bytearray], recorded_ns: int) -> None:
+        """Replace the rows of these directories, leaving out what is too young to be trusted."""
+        if self._connection is None:
+            return
+        limit = recorded_ns - _RACY_NS
+        values = (
+            (device, inode, self._day, _settled(files, limit))
+            for (device, inode), files in rows.items()
+        )
+        try:
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO directory VALUES (?, ?, ?, ?)", values
+                )
+                self._connection.execute(
+                    "DELETE FROM directory WHERE day < ?", (self._day - _UNUSED_DAYS,)
+                )
+        except sqlite3.Error:
+            # Busy for five seconds, or the disk is full: the next ingest reads these files again.
+            self.close()
+
+
+def _settled(files: bytes | bytearray, limit: int) -> bytes:
+    records = [
+        files[offset : offset + RECORD.size]
+        for offset, (_, _, mtime, ctime, _) in zip(
+            range(0, len(files), RECORD.size), RECORD.iter_unpack(files), strict=True
+        )
+        if mtime <= limit and ctime <= limit
+    ]
+    return b"".join(records)

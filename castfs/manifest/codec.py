@@ -1,0 +1,217 @@
+"""Manifests as bytes: the canonical form, the strict reader, ids and fingerprints.
+
+A manifest file is one JSON object and a newline. Its first keys describe (`created_at` …
+`version`); the last four, `dirs`, `files`, `root` and `symlinks`, are the tree, and `{` + that
+slice without the newline are the bytes whose SHA-256 is the id. Everything is encoded by one
+function, and the reader requires that encoding what it decoded gives the same bytes again: that
+catches duplicate keys (JSON parsers take the last one), unsorted keys, white space and second
+spellings of a string.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, Literal, TypeVar
+
+import msgspec
+
+from castfs.digest import Digest
+from castfs.errors import ManifestError
+from castfs.manifest.checks import check_tree, decode_keys, find_bad_entry
+from castfs.manifest.model import Directory, Entry, File, Manifest, Sha256, Size, Symlink, Tree
+from castfs.paths import RelPath, escape
+
+FORMAT: Final = "castfs-manifest"
+VERSION: Final = 1
+
+#: Entries that are encoded at a time: the encoding of a million entries is never held whole.
+_BATCH = 4096
+
+_encoder = msgspec.json.Encoder()
+E = TypeVar("E", bound=Entry)
+
+
+class _Header(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    created_at: float
+    file_count: Size
+    fingerprint: Sha256
+    format: Literal["castfs-manifest"]
+    id: Sha256
+    source_path: str
+    total_size_bytes: Size
+    version: Literal[1]
+
+
+class _Wire(_Header, kw_only=True):
+    dirs: dict[str, Directory]
+    files: dict[str, File]
+    root: Directory
+    symlinks: dict[str, Symlink]
+
+
+class _FileDigest(msgspec.Struct, gc=False):
+    sha256: Sha256
+
+
+class _DigestsOnly(msgspec.Struct):
+    files: dict[str, _FileDigest]
+
+
+_wire_decoder = msgspec.json.Decoder(_Wire)
+_digests_decoder = msgspec.json.Decoder(_DigestsOnly)
+
+
+def _encode_mapping(mapping: Mapping[RelPath, E]) -> Iterator[bytes]:
+    separator = b"{"
+    items = iter(mapping.items())
+    while batch := {escape(path): entry for path, entry in itertools.islice(items, _BATCH)}:
+        yield separator + _encoder.encode(batch)[1:-1]
+        separator = b","
+    yield b"}" if separator == b"," else b"{}"
+
+
+def encode_tree(tree: Tree) -> Iterator[bytes]:
+    """The canonical bytes of the tree part, a piece at a time: what the id is the digest of."""
+    yield b'{"dirs":'
+    yield from _encode_mapping(tree.dirs)
+    yield b',"files":'
+    yield from _encode_mapping(tree.files)
+    yield b',"root":'
+    yield _encoder.encode(tree.root)
+    yield b',"symlinks":'
+    yield from _encode_mapping(tree.symlinks)
+    yield b"}"
+
+
+def encode_manifest(manifest: Manifest) -> Iterator[bytes]:
+    """The bytes of a manifest file, a piece at a time."""
+    tree = manifest.tree
+    header = _Header(
+        created_at=manifest.created_at,
+        file_count=len(tree.files),
+        fingerprint=manifest.fingerprint,
+        format=FORMAT,
+        id=manifest.id,
+        source_path=manifest.source_path,
+        total_size_bytes=tree.total_size_bytes,
+        version=VERSION,
+    )
+    yield _encoder.encode(header)[:-1]
+    pieces = encode_tree(tree)
+    yield b"," + next(pieces)[1:]
+    yield from pieces
+    yield b"\n"
+
+
+def compute_id(tree: Tree) -> Digest:
+    state = hashlib.sha256()
+    for piece in encode_tree(tree):
+        state.update(piece)
+    return Digest(state.hexdigest())
+
+
+def compute_fingerprint(files: Mapping[RelPath, File]) -> Digest:
+    """SHA-256 over the sorted `path NUL sha256 NUL`: contents and names, as older systems do."""
+    state = hashlib.sha256()
+    paths = iter(sorted(files))
+    while batch := list(itertools.islice(paths, _BATCH)):
+        state.update(b"".join(b"%s\0%s\0" % (p, files[p].sha256.encode()) for p in batch))
+    return Digest(state.hexdigest())
+
+
+def order_canonically(mapping: Mapping[bytes, E]) -> dict[RelPath, E]:
+    """`mapping` in the order that the format wants: by the bytes of the escaped key."""
+    paths = sorted(mapping, key=lambda path: escape(path).encode())
+    return {RelPath(path): mapping[path] for path in paths}
+
+
+def make_manifest(tree: Tree, *, created_at: float, source_path: str) -> Manifest:
+    return Manifest(
+        tree=tree,
+        id=compute_id(tree),
+        fingerprint=compute_fingerprint(tree.files),
+        created_at=created_at,
+        source_path=source_path,
+    )
+
+
+def decode_manifest(raw: bytes) -> Manifest:
+    """Read a manifest file of this format, treating it as hostile.
+
+    ManifestError names the entry that is wrong; nothing else is raised for any input.
+    """
+    try:
+        wire = _wire_decoder.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+        raise ManifestError(f"bad manifest: {find_bad_entry(raw) or exc}") from exc
+    tree = Tree(
+        root=wire.root,
+        dirs=decode_keys(wire.dirs),
+        files=decode_keys(wire.files),
+        symlinks=decode_keys(wire.symlinks),
+    )
+    check_tree(tree)
+    manifest = Manifest(
+        tree=tree,
+        id=Digest(wire.id),
+        fingerprint=Digest(wire.fingerprint),
+        created_at=wire.created_at,
+        source_path=wire.source_path,
+    )
+    _check_header(wire, tree)
+    _check_canonical(raw, encode_manifest(manifest))
+    if compute_id(tree) != manifest.id:
+        raise ManifestError(f"bad manifest: its tree is not the one that its id {wire.id} names")
+    if compute_fingerprint(tree.files) != wire.fingerprint:
+        raise ManifestError("bad manifest: fingerprint does not match its files")
+    return manifest
+
+
+def _check_header(wire: _Wire, tree: Tree) -> None:
+    if wire.file_count != len(tree.files):
+        raise ManifestError(f"bad manifest: file_count is {wire.file_count}, not {len(tree.files)}")
+    total = tree.total_size_bytes
+    if wire.total_size_bytes != total:
+        raise ManifestError(
+            f"bad manifest: total_size_bytes is {wire.total_size_bytes}, the files have {total}"
+        )
+
+
+def _check_canonical(raw: bytes, pieces: Iterable[bytes]) -> None:
+    view = memoryview(raw)
+    offset = 0
+    for piece in pieces:
+        if view[offset : offset + len(piece)] != piece:
+            break
+        offset += len(piece)
+    else:
+        if offset == len(raw):
+            return
+    raise ManifestError(
+        f"bad manifest: not in canonical form near byte {offset} (duplicate or unsorted key, "
+        "white space, or another spelling)",
+        hint="use the file as castfs wrote it, not reformatted",
+    )
+
+
+def digests_of(raw: bytes) -> frozenset[str]:
+    """The blobs that a stored manifest needs, without checking the rest of it."""
+    try:
+        wire = _digests_decoder.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+        raise ManifestError(f"bad manifest: {exc}") from exc
+    return frozenset(file.sha256 for file in wire.files.values())
+
+
+def is_current_format(raw: bytes) -> bool:
+    """Does `raw` claim to be of this format (and is not one of the older systems')?"""
+
+    class Probe(msgspec.Struct):
+        format: str | None = None
+
+    try:
+        return msgspec.json.decode(raw, type=Probe).format is not None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+        raise ManifestError(f"bad manifest: {exc}") from exc

@@ -1,0 +1,45 @@
+"""Comparing snapshots with each other, and with a directory as it is now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from castfs import settings
+from castfs.diff import DiffResult, compare_trees
+from castfs.ingest import ScanOptions, scan
+from castfs.manifest import Tree
+from castfs.progress import SILENT
+from castfs.repository.taking import keep_out, open_cache
+
+if TYPE_CHECKING:
+    from castfs.repository.store import Store
+
+
+def diff(store: Store, before: str, after: str, *, ignore_mtime: bool) -> DiffResult:
+    """A word that names an existing directory and has a `/` (`./dir`, `dir/`) is that directory."""
+    first = _tree(store, before, after)
+    second = _tree(store, after, before)
+    return compare_trees(first, second, ignore_mtime=ignore_mtime)
+
+
+def _tree(store: Store, word: str, other: str) -> Tree:
+    if not ("/" in word and Path(word).is_dir()):
+        return store.resolve(word).manifest.tree
+    # What the snapshot recorded is what the directory is asked for.
+    owner = xattrs = False
+    if not ("/" in other and Path(other).is_dir()):
+        recorded = store.resolve(other).manifest.tree
+        owner = recorded.root.uid is not None
+        xattrs = recorded.has_xattrs
+    with open_cache() as cache:
+        result = scan(
+            Path(word),
+            session=None,
+            cache=cache,
+            options=ScanOptions(owner=owner, xattrs=xattrs),
+            readers=settings.threads(),
+            keep_out=keep_out(store.depot, Path(word)),
+            progress=SILENT,
+        )
+    return result.manifest.tree

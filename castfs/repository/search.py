@@ -1,0 +1,93 @@
+"""Questions over all snapshots of a store: where is this, how much is there."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from castfs.digest import Digest
+from castfs.manifest import Entry, File, decode_manifest
+from castfs.repository.results import Found, StoreStats
+
+if TYPE_CHECKING:
+    from castfs.repository.store import Store
+
+#: A word of hex digits at least this long is taken for (the beginning of) a digest.
+_DIGEST_MIN = 7
+
+
+def find_in_snapshots(store: Store, what: str, snapshots: Sequence[str]) -> Iterator[Found]:
+    """See `Store.find`. A manifest that several records share is searched once, under the newest."""
+    matches = _matcher(what)
+    for snapshot_id, manifest_id in _chosen(store, snapshots):
+        tree = decode_manifest(store.depot.read_manifest(manifest_id)).tree
+        for path, entry in tree.iter_entries():
+            if matches(path, entry):
+                is_file = isinstance(entry, File)
+                yield Found(
+                    snapshot=snapshot_id,
+                    manifest_id=manifest_id,
+                    path=path,
+                    size_bytes=entry.size_bytes if is_file else 0,
+                    sha256=entry.sha256 if is_file else None,
+                )
+
+
+def _chosen(store: Store, words: Sequence[str]) -> Iterator[tuple[str, Digest]]:
+    if words:
+        for word in words:
+            snapshot = store.resolve(word)
+            yield snapshot.id, snapshot.manifest_id
+        return
+    seen = set()
+    for record in store.iter_snapshots():
+        if record.manifest not in seen:
+            seen.add(record.manifest)
+            yield record.id, Digest(record.manifest)
+
+
+class _matcher:
+    """Does an entry match a pattern? A pattern without a `/` is compared with the last name."""
+
+    def __init__(self, what: str) -> None:
+        is_digest = re.fullmatch(f"[0-9a-f]{{{_DIGEST_MIN},64}}", what)
+        self._digest = what if is_digest else None
+        pattern = os.fsencode(what.strip("/"))
+        self._whole = b"/" in pattern
+        self._pattern = re.compile(fnmatch.translate(pattern.decode("latin-1")).encode("latin-1"))
+
+    def __call__(self, path: bytes, entry: Entry) -> bool:
+        if self._digest and isinstance(entry, File) and entry.sha256.startswith(self._digest):
+            return True
+        name = path if self._whole else path.rpartition(b"/")[2]
+        return self._pattern.match(name) is not None
+
+
+def compute_stats(store: Store) -> StoreStats:
+    depot = store.depot
+    counts = Counter[str]()
+    logical = 0
+    for record in store.iter_snapshots():
+        counts["snapshots"] += 1
+        logical += record.total_size_bytes
+    for manifest_id in depot.iter_manifest_ids():
+        counts["manifests"] += 1
+        counts["manifest bytes"] += depot.manifest_path(manifest_id).stat().st_size
+    for _, status in depot.blobs.iter_blobs():
+        counts["blobs"] += 1
+        counts["blob bytes"] += status.st_size
+    return StoreStats(
+        store=store.path,
+        snapshot_count=counts["snapshots"],
+        manifest_count=counts["manifests"],
+        manifest_bytes=counts["manifest bytes"],
+        blob_count=counts["blobs"],
+        blob_bytes=counts["blob bytes"],
+        logical_bytes=logical,
+        # Blobs of snapshots that are gone wait for the collector; they save nothing.
+        saved_bytes=max(0, logical - counts["blob bytes"]),
+    )

@@ -1,0 +1,134 @@
+"""One snapshot, ready to be read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from castfs.digest import Digest
+from castfs.errors import NotFoundError
+from castfs.manifest import Entry, File, Manifest, encode_manifest
+from castfs.paths import RelPath, display
+from castfs.progress import SILENT, Progress
+from castfs.store import BlobDir, Depot, Record, pin_foreign, pin_manifest
+
+if TYPE_CHECKING:
+    from castfs.archive import ArchiveResult, Format
+    from castfs.restore import IfExists, RestoreResult
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A tree with the place where its blobs lie.
+
+    `record` is None for a manifest that no record of the store names, `depot` for an archive of an
+    older system (it has blobs, but no protocol that keeps them). `file` is the manifest file that
+    was named, if one was.
+    """
+
+    manifest: Manifest
+    blobs: BlobDir
+    depot: Depot | None
+    record: Record | None
+    file: Path | None = None
+
+    @property
+    def id(self) -> str:
+        """The record's id, or the manifest's where there is no record."""
+        return self.record.id if self.record else self.manifest.id
+
+    @property
+    def manifest_id(self) -> Digest:
+        return self.manifest.id
+
+    def iter_entries(self) -> Iterator[tuple[RelPath, Entry]]:
+        """Every entry but the root, ordered by the bytes of its path."""
+        return self.manifest.tree.iter_entries()
+
+    def get(self, path: str | bytes) -> Entry:
+        """The entry at `path` ("" is the root). NotFoundError."""
+        raw = os.fsencode(path).strip(b"/")
+        entry = self.manifest.tree.get(raw if raw != b"." else b"")
+        if entry is None:
+            raise NotFoundError(f"{display(raw)} is not in snapshot {self.id}")
+        return entry
+
+    def open(self, path: str | bytes) -> BinaryIO:
+        """A file of the snapshot, to be read. NotFoundError, BlobError; IsADirectoryError."""
+        entry = self.get(path)
+        if not isinstance(entry, File):
+            raise NotFoundError(f"{display(os.fsencode(path))} is not a regular file")
+        return open(self.blobs.open(entry.digest, entry.size_bytes), "rb")
+
+    @contextlib.contextmanager
+    def pinned(self, purpose: str) -> Iterator[bool]:
+        """Keep the snapshot whole against a collector. Yields whether that is possible."""
+        if self.depot is None:
+            yield False
+        elif self.file is None or self.depot.manifest_path(self.manifest.id).exists():
+            record_id = self.record.id if self.record else None
+            with pin_manifest(
+                self.depot, self.manifest.id, purpose=purpose, record_id=record_id
+            ) as pin:
+                yield pin.protected
+        else:
+            chunks = list(encode_manifest(self.manifest))
+            with pin_foreign(self.depot, chunks, purpose=purpose) as pin:
+                yield pin.protected
+
+    def restore(
+        self,
+        target: str | os.PathLike[str],
+        paths: Sequence[str | bytes] = (),
+        *,
+        if_exists: IfExists = "fail",
+        owner: bool = False,
+        progress: Progress = SILENT,
+    ) -> RestoreResult:
+        """Recreate the tree, or the entries `paths` with all below them, in directory `target`.
+
+        Nothing is ever written outside it. `if_exists` says what happens to files that are there;
+        files that the snapshot does not have stay. Every blob is hashed while it is copied.
+        """
+        from castfs import settings
+        from castfs.restore import restore_tree
+
+        with self.pinned("restore"):
+            return restore_tree(
+                self.manifest.tree,
+                self.blobs,
+                Path(target),
+                paths=[os.fsencode(path).strip(b"/") for path in paths],
+                if_exists=if_exists,
+                owner=owner,
+                threads=settings.threads(),
+                progress=progress,
+            )
+
+    def export(
+        self,
+        file: str | os.PathLike[str] | BinaryIO,
+        *,
+        format: Format | None = None,
+        replace: bool = False,
+        progress: Progress = SILENT,
+    ) -> ArchiveResult:
+        """Write the tree as an archive: tar, tar.zst or zip, by `format` or the file's suffix.
+
+        The same tree gives the same bytes. A path is written whole or not at all.
+        """
+        from castfs.archive import export_archive, format_for, write_archive
+
+        with self.pinned("export"):
+            tree = self.manifest.tree
+            if isinstance(file, str | os.PathLike):
+                path = Path(file)
+                chosen = format or format_for(path.name)
+                return export_archive(
+                    tree, self.blobs, path, format=chosen, replace=replace, progress=progress
+                )
+            return write_archive(tree, self.blobs, file, format=format or "tar", progress=progress)

@@ -1,0 +1,210 @@
+"""The store as its users see it: every verb of the picture, composed from the rooms below."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from castfs import settings
+from castfs.digest import parse_digest
+from castfs.errors import DamageError, NoStoreError, NotFoundError, StoreError
+from castfs.manifest import Manifest, decode_manifest, is_older, read_older
+from castfs.progress import SILENT, Progress
+from castfs.repository import naming
+from castfs.repository.snapshot import Snapshot
+from castfs.store import BlobDir, Depot, Record, ensure_depot, find_depot_above, open_depot
+
+if TYPE_CHECKING:
+    from castfs.diff import DiffResult
+    from castfs.ingest.options import ScanOptions
+    from castfs.mount import MountOptions, MountStatus
+    from castfs.repository.results import Found, ImportResult, IngestResult, StoreStats
+
+#: Levels above a manifest file at which a `blobs` directory is looked for: an older archive has it
+#: four up (archive/manifests/<category>/<xx>/<id>.json), the flat layout two.
+_BLOBS_SEARCH_LEVELS = 5
+
+
+class Store:
+    """An opened store. Safe to use from several threads and processes at once."""
+
+    def __init__(self, depot: Depot, *, created: bool = False) -> None:
+        self._depot = depot
+        #: Whether opening made the store.
+        self.created = created
+
+    def __repr__(self) -> str:
+        return f"<castfs.Store {str(self.path)!r}>"
+
+    @property
+    def path(self) -> Path:
+        return self._depot.path
+
+    @property
+    def depot(self) -> Depot:
+        """The rooms below, for verbs that are not methods here."""
+        return self._depot
+
+    # Looking things up ----------------------------------------------------------------------
+
+    def iter_snapshots(
+        self, *, source: str | None = None, name: str | None = None
+    ) -> Iterator[Record]:
+        """The records, newest first; only those of `source` (a directory as it was given or
+        resolved) or `name`."""
+        wanted = {source, os.path.abspath(source)} if source is not None else None
+        for record in self._depot.iter_records():
+            if (wanted is None or record.source in wanted) and (
+                name is None or record.name == name
+            ):
+                yield record
+
+    def resolve(self, word: str) -> Snapshot:
+        """The snapshot that `word` names: a manifest file, a name, or an id's prefix.
+
+        NotFoundError, AmbiguousError, ManifestError.
+        """
+        if naming.is_file_name(word):
+            return load_manifest_file(Path(word), store=self)
+        named = naming.resolve(self._depot, word)
+        manifest = decode_manifest(self._depot.read_manifest(named.manifest_id))
+        if manifest.id != named.manifest_id:
+            raise DamageError(f"manifest {named.manifest_id} holds another tree ({manifest.id})")
+        return Snapshot(manifest, self._depot.blobs, self._depot, named.record)
+
+    def find(self, what: str, *, snapshots: Sequence[str] = ()) -> Iterator[Found]:
+        """Where a path pattern (fnmatch, against the whole path or the last name) or a content (64
+        hex digits, or seven and more) is held, newest snapshot first."""
+        from castfs.repository.search import find_in_snapshots
+
+        return find_in_snapshots(self, what, snapshots)
+
+    def stats(self) -> StoreStats:
+        from castfs.repository.search import compute_stats
+
+        return compute_stats(self)
+
+    # Writing --------------------------------------------------------------------------------
+
+    def ingest(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        options: ScanOptions | None = None,
+        output: Path | None = None,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+        message: str | None = None,
+        progress: Progress = SILENT,
+    ) -> IngestResult:
+        """Take directory (or file) `source` into the store and record it as a snapshot.
+
+        `output` gets a copy of the manifest. SourceError, UnreadableError, LimitError, StoreError;
+        after any of them the store is as it was.
+        """
+        from castfs.repository.taking import ingest
+
+        return ingest(
+            self,
+            Path(source),
+            options=options,
+            output=output,
+            name=name,
+            tags=tuple(tags),
+            metadata=metadata or {},
+            message=message,
+            progress=progress,
+        )
+
+    def import_manifest(self, path: Path, *, progress: Progress = SILENT) -> ImportResult:
+        """Record a manifest file as a snapshot; blobs that only its own store has are copied in."""
+        from castfs.repository.taking import import_manifest
+
+        return import_manifest(self, path, progress=progress)
+
+    def diff(self, before: str, after: str, *, ignore_mtime: bool = False) -> DiffResult:
+        """What changed between two snapshots; either may be a directory, written with a `/`."""
+        from castfs.repository.comparing import diff
+
+        return diff(self, before, after, ignore_mtime=ignore_mtime)
+
+    # Mounting -------------------------------------------------------------------------------
+
+    def mount(
+        self,
+        word: str,
+        mountpoint: str | os.PathLike[str],
+        *,
+        options: MountOptions | None = None,
+    ) -> MountStatus:
+        """Show a snapshot at directory `mountpoint`, in the background. Returns once it answers."""
+        from castfs.mount import start_mount
+        from castfs.repository.mounting import mount_request
+
+        return start_mount(mount_request(self.resolve(word), Path(mountpoint), options))
+
+
+def open_store(path: str | os.PathLike[str] | None = None, *, create: bool = False) -> Store:
+    """The store at `path`, else the default one. NoStoreError unless it exists or `create`."""
+    place = Path(path) if path is not None else settings.default_store()
+    if not create:
+        return Store(open_depot(place))
+    depot, created = ensure_depot(place)
+    return Store(depot, created=created)
+
+
+def find_snapshot(word: str, *, store: str | os.PathLike[str] | None = None) -> Snapshot:
+    """The snapshot that `word` names, where the store may have to be found first: in `store`, else
+    in the store (or older archive) that a manifest file lies in, else in the default one."""
+    if naming.is_file_name(word):
+        given = open_store(store) if store is not None else None
+        return load_manifest_file(Path(word), store=given)
+    return open_store(store).resolve(word)
+
+
+def read_manifest_bytes(raw: bytes) -> Manifest:
+    """A manifest of this or an older format."""
+    return read_older(raw) if is_older(raw) else decode_manifest(raw)
+
+
+def load_manifest_file(path: Path, *, store: Store | None) -> Snapshot:
+    """Read a manifest file and find its blobs: in `store`, beside it, or in the default store."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as exc:
+        raise NotFoundError(f"no manifest file {path}", hint="see `castfs list`") from exc
+    except OSError as exc:
+        raise NotFoundError(f"cannot read {path}: {exc.strerror}") from exc
+    manifest = read_manifest_bytes(raw)
+    depot = store.depot if store is not None else find_depot_above(path)
+    if depot is None and (blobs := find_blobs_above(path)) is not None:
+        return Snapshot(manifest, BlobDir(blobs), None, None, path)
+    if depot is None:
+        try:
+            depot = open_store().depot
+        except NoStoreError as exc:
+            raise StoreError(
+                f"no blobs found for {path}", hint="give the store that has them with --store"
+            ) from exc
+    record = next((r for r in depot.iter_records() if r.manifest == manifest.id), None)
+    return Snapshot(manifest, depot.blobs, depot, record, path)
+
+
+def find_blobs_above(path: Path) -> Path | None:
+    for parent in list(path.absolute().parents)[:_BLOBS_SEARCH_LEVELS]:
+        candidate = parent / "blobs"
+        if candidate.is_dir():
+            return candidate
+    return None
+
+
+def parse_content(word: str) -> re.Pattern[str] | None:
+    """A digest or its prefix (seven digits at least) as a pattern; None if `word` is neither."""
+    try:
+        return re.compile(parse_digest(word))
+    except ValueError:
+        return re.compile(word) if re.fullmatch("[0-9a-f]{7,64}", word) else None

@@ -1,0 +1,213 @@
+"""Verbs that put something into a store: ingest, import of a manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from castfs import atomic, settings
+from castfs.digest import Digest
+from castfs.errors import BlobError, SourceError, StoreError
+from castfs.ingest import ScanOptions, StatCache, scan
+from castfs.manifest import Manifest, digests_of, encode_manifest
+from castfs.paths import display, escape
+from castfs.progress import SILENT, Progress
+from castfs.repository.results import ImportResult, IngestResult
+from castfs.store import Depot, Record, WriteSession
+from castfs.store.records import Skipped, format_time, new_record_id
+
+if TYPE_CHECKING:
+    from castfs.repository.store import Store
+
+#: Newest records among which the last snapshot of the same source is looked for.
+_PARENT_SEARCH = 256
+
+
+def ingest(
+    store: Store,
+    source: Path,
+    *,
+    options: ScanOptions | None,
+    output: Path | None,
+    name: str | None,
+    tags: tuple[str, ...],
+    metadata: Mapping[str, str],
+    message: str | None,
+    progress: Progress,
+) -> IngestResult:
+    started = time.monotonic()
+    options = options or ScanOptions()
+    depot = store.depot
+    label = escape(os.fsencode(os.path.abspath(source)))
+    with (
+        open_cache() as cache,
+        WriteSession(
+            depot, purpose=f"ingest {label}", check_existing=options.check_existing
+        ) as session,
+    ):
+        _pin_parent(depot, session, label)
+        result = scan(
+            source,
+            session=session,
+            cache=cache,
+            options=options,
+            readers=settings.threads(),
+            keep_out=keep_out(depot, source),
+            progress=progress,
+        )
+        manifest = result.manifest
+        record = Record(
+            id=new_record_id(),
+            manifest=manifest.id,
+            created_at=format_time(time.time()),
+            host=socket.gethostname(),
+            source=label,
+            file_count=len(manifest.tree.files),
+            total_size_bytes=manifest.tree.total_size_bytes,
+            name=name,
+            tags=tags,
+            metadata=dict(metadata),
+            message=message,
+            skipped=tuple(Skipped(escape(entry.path), entry.reason) for entry in result.skipped),
+        )
+        progress.phase("writing to disk", total=result.added_count)
+        session.commit_blobs(progress.advance)
+        new_manifest = session.publish(manifest.id, encode_manifest(manifest), record)
+    if output is not None:
+        write_copy(output, manifest)
+    return IngestResult(
+        id=record.id,
+        manifest_id=manifest.id,
+        fingerprint=manifest.fingerprint,
+        store=depot.path,
+        source=label,
+        file_count=record.file_count,
+        dir_count=len(manifest.tree.dirs),
+        symlink_count=len(manifest.tree.symlinks),
+        total_size_bytes=record.total_size_bytes,
+        new_manifest=new_manifest,
+        added_count=result.added_count,
+        added_bytes=result.added_bytes,
+        deduplicated_count=result.deduplicated_count,
+        deduplicated_bytes=result.deduplicated_bytes,
+        unchanged_count=result.unchanged_count,
+        ignored=result.ignored,
+        skipped=result.skipped,
+        seconds=time.monotonic() - started,
+    )
+
+
+@contextlib.contextmanager
+def open_cache() -> Iterator[StatCache]:
+    cache = StatCache(settings.cache_dir() / "statcache.db")
+    try:
+        yield cache
+    finally:
+        cache.close()
+
+
+def _pin_parent(depot: Depot, session: WriteSession, source: str) -> None:
+    """Most of a tree is usually in the last snapshot of it. Holding that one whole is cheaper than
+    logging and touching each of its blobs."""
+    host = socket.gethostname()
+    for index, record in enumerate(depot.iter_records()):
+        if record.source == source and record.host == host:
+            session.pin_parent(record.id, Digest(record.manifest), digests_of)
+            return
+        if index >= _PARENT_SEARCH:
+            return
+
+
+def keep_out(depot: Depot, source: Path) -> tuple[int, int]:
+    status = depot.path.stat()
+    inside = source.resolve()
+    for directory in (inside, *inside.parents):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(directory.stat(), status):
+                raise SourceError(
+                    f"{source} lies in the store {depot.path} itself",
+                    hint="ingest the original, or use another store with --store",
+                )
+    return status.st_dev, status.st_ino
+
+
+def write_copy(output: Path, manifest: Manifest) -> None:
+    """A manifest file outside the store, whole or not at all."""
+    try:
+        atomic.write_file(output, encode_manifest(manifest), mode=0o644)
+    except OSError as exc:
+        raise StoreError(
+            f"the snapshot is stored, but {output} cannot be written: {exc.strerror}",
+            hint=f"export it later: castfs show --manifest {manifest.id[:12]}",
+        ) from exc
+
+
+def import_manifest(store: Store, path: Path, *, progress: Progress = SILENT) -> ImportResult:
+    """Record a manifest file. Blobs that the store lacks are copied from where the file lies."""
+    from castfs.repository.store import load_manifest_file
+
+    origin = load_manifest_file(path, store=None) if _has_blobs_beside(path) else None
+    manifest = (origin or load_manifest_file(path, store=store)).manifest
+    depot = store.depot
+    wanted = {file.digest: file.size_bytes for file in manifest.tree.files.values()}
+    progress.phase("importing", total=len(wanted))
+    added = added_bytes = 0
+    with WriteSession(depot, purpose=f"import {display(os.fsencode(path))}") as session:
+        blobs = list(wanted.items())
+        missing = [
+            blob for blob, there in zip(blobs, session.claim(blobs), strict=True) if not there
+        ]
+        for digest, size in missing:
+            if origin is None or origin.blobs.path == depot.blobs.path:
+                raise BlobError(
+                    f"{len(missing)} blobs of {path} are not in the store, the first is {digest}",
+                    digest=digest,
+                    hint="import it from beside its own blobs, or ingest the files again",
+                )
+            _copy_blob(session, origin.blobs.open(digest, size), digest)
+            added, added_bytes = added + 1, added_bytes + size
+            progress.advance(1, size)
+        session.commit_blobs()
+        record = Record(
+            id=new_record_id(),
+            manifest=manifest.id,
+            created_at=format_time(time.time()),
+            host=socket.gethostname(),
+            source=manifest.source_path,
+            file_count=len(manifest.tree.files),
+            total_size_bytes=manifest.tree.total_size_bytes,
+            message=f"imported from {display(os.fsencode(path))}",
+        )
+        new = session.publish(manifest.id, encode_manifest(manifest), record)
+    return ImportResult(
+        id=record.id,
+        manifest_id=manifest.id,
+        new_manifest=new,
+        added_count=added,
+        added_bytes=added_bytes,
+    )
+
+
+def _has_blobs_beside(path: Path) -> bool:
+    from castfs.repository.store import find_blobs_above
+    from castfs.store import find_depot_above
+
+    return find_depot_above(path) is not None or find_blobs_above(path) is not None
+
+
+def _copy_blob(session: WriteSession, fd: int, digest: Digest) -> None:
+    try:
+        staged = session.stage_file(fd)
+    finally:
+        os.close(fd)
+    if staged.digest != digest:
+        raise BlobError(
+            f"blob {digest} has other content than its name says",
+            digest=digest,
+            hint="nothing was imported; get the blob from another copy",
+        )

@@ -1,0 +1,92 @@
+"""A directory of blobs: `ab/<64 hex>`, one file for each content. Older systems have it too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from castfs.digest import Digest
+from castfs.errors import BlobError, StoreError
+
+
+class BlobDir:
+    """Reads blobs below `path`. Holds one descriptor, so that it goes on working when the directory
+    is moved and look-ups resolve two short components."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise StoreError(
+                f"cannot open the blob directory {path}: {exc.strerror}",
+                hint="give the store that has the blobs with --store",
+            ) from exc
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+    @property
+    def dir_fd(self) -> int:
+        """The directory's descriptor, for `dir_fd=` arguments."""
+        return self._fd
+
+    @staticmethod
+    def name(digest: str) -> str:
+        """Where a blob lies, relative to the directory."""
+        return f"{digest[:2]}/{digest}"
+
+    def size(self, digest: str) -> int | None:
+        """Size of a blob in bytes; None if it is not there (or is no regular file)."""
+        try:
+            status = os.stat(self.name(digest), dir_fd=self._fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status.st_size if status.st_mode & 0o170000 == 0o100000 else None
+
+    def open(self, digest: Digest, size: int) -> int:
+        """A read-only descriptor of the blob, which the caller closes.
+
+        BlobError if it is missing or not `size` bytes long. Content is not hashed here.
+        """
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            fd = os.open(self.name(digest), flags, dir_fd=self._fd)
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise BlobError(
+                f"blob {digest} is missing from {self.path}",
+                digest=digest,
+                hint="ingest the same file again, or import it from another store",
+            ) from exc
+        actual = os.fstat(fd).st_size
+        if actual != size:
+            os.close(fd)
+            raise BlobError(
+                f"blob {digest} has {actual} bytes instead of {size}",
+                digest=digest,
+                hint="ingest the same file again to heal it",
+            )
+        return fd
+
+    def iter_blobs(self) -> Iterator[tuple[Digest, os.stat_result]]:
+        """(digest, lstat) of every blob, shard by shard; other files are passed over."""
+        for shard in sorted(os.listdir(self._fd)):
+            if len(shard) != 2:
+                continue
+            try:
+                shard_fd = os.open(shard, os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._fd)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            try:
+                with os.scandir(shard_fd) as entries:
+                    for entry in entries:
+                        if len(entry.name) == 64:
+                            yield Digest(entry.name), entry.stat(follow_symlinks=False)
+            finally:
+                os.close(shard_fd)

@@ -1,0 +1,130 @@
+"""Leases: files that say "what I name is in use", held by flock for as long as their owner lives.
+
+A lease is `leases/<id>.lease`: one JSON line, then 32 bytes for each digest that its owner relies
+on. Beside it may stand `leases/<id>.json`, a link or copy of a manifest that is in use whole. The
+kernel drops the flock when the owner dies, so nothing has to be refreshed on one machine; on a
+network filesystem the heartbeat (the file's mtime) speaks for owners on other machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from castfs import atomic, syscalls
+from castfs.errors import StoreError
+
+#: How often an owner touches its lease, in seconds. Others give it up after 24 h without.
+HEARTBEAT_SECONDS = 600.0
+
+
+class LeaseHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line. `boot_id` decides whether the flock can be tested here; pid and host are for
+    people (a container has its own)."""
+
+    kind: Literal["writer", "reader"]
+    boot_id: str
+    pid: int
+    host: str
+    purpose: str
+    started_at: float
+
+
+class Lease:
+    """A lease that this process owns. Create it under the shared lock, after the last fork.
+
+    The descriptor is close-on-exec and must not be inherited: the flock lives as long as any copy.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        kind: Literal["writer", "reader"],
+        purpose: str,
+        mode: int,
+    ) -> None:
+        self.id = f"{kind[0]}-{secrets.token_hex(8)}"
+        self.path = directory / f"{self.id}.lease"
+        self.manifest_path = directory / f"{self.id}.json"
+        self._last_beat = time.monotonic()
+        header = LeaseHeader(
+            kind=kind,
+            boot_id=syscalls.boot_id(),
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            purpose=purpose,
+            started_at=time.time(),
+        )
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self._fd = os.open(self.path, flags, mode)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._write(msgspec.json.encode(header) + b"\n")
+        except BaseException:
+            self.release()
+            raise
+
+    def _write(self, data: bytes) -> None:
+        # A short write would leave half a digest in the middle; the session is discarded then.
+        if os.write(self._fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def add_manifest(self, source: Path) -> None:
+        """Rely on a whole manifest: link it beside the lease, or copy it where links are refused.
+
+        Call it while the store is held shared. FileNotFoundError if it is gone.
+        """
+        try:
+            os.link(source, self.manifest_path)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            # Another owner's file (protected_hardlinks), another filesystem, too many links.
+            temp = self.manifest_path.parent.parent / "staging" / f"{self.id}.tmp"
+            try:
+                shutil.copyfile(source, temp)
+                temp.replace(self.manifest_path)
+            finally:
+                temp.unlink(missing_ok=True)
+
+    def add_manifest_bytes(self, chunks: list[bytes]) -> None:
+        """The same for a manifest that is not in this store."""
+        staging = self.manifest_path.parent.parent / "staging"
+        atomic.write_file(self.manifest_path, chunks, mode=0o444, temp_dir=staging)
+
+    def beat(self) -> None:
+        """Show that the owner lives. Cheap to call often."""
+        now = time.monotonic()
+        if now - self._last_beat >= HEARTBEAT_SECONDS:
+            self._last_beat = now
+            os.utime(self._fd)
+
+    def check(self) -> None:
+        """StoreError if somebody removed the lease: what it protected may be gone."""
+        if os.fstat(self._fd).st_nlink == 0:
+            raise StoreError(
+                f"the lease {self.path.name} was removed while in use; nothing was committed",
+                hint="run the command again",
+            )
+
+    def release(self) -> None:
+        """Give the lease up. Idempotent."""
+        if self._fd < 0:
+            return
+        # The lease goes last: its manifest alone would be a file that nobody explains.
+        for path in (self.manifest_path, self.path):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        os.close(self._fd)
+        self._fd = -1

@@ -1,0 +1,80 @@
+"""The two lock files and how they are taken.
+
+Writers and readers hold `store` shared for the moments in which they move a root or rely on a blob;
+the collector holds it exclusive for its short batches. `gate` stands before it: whoever wants
+`store` passes the gate first, so a waiting collector stops newcomers and cannot be starved, and
+newcomers wait only for the batch in progress. A single lock starved one side or the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from castfs.errors import StoreError
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor of lock file `path`: read-write where possible (NFS needs that for an exclusive
+    lock), else read-only, which is enough for a shared one on a read-only medium."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def try_flock(fd: int, operation: int) -> bool:
+    """flock without waiting; False if somebody else holds it."""
+    try:
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+class StoreLocks:
+    """The lock files of one store. Safe to use from several threads: each acquisition opens its own
+    descriptors, because flock belongs to the open file."""
+
+    def __init__(self, root: Path) -> None:
+        self.gate = root / "gate"
+        self.store = root / "store"
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold the store against the collector. Never across hashing, copying or syncfs."""
+        with self._held(fcntl.LOCK_SH):
+            yield
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the store alone: the collector's batches, 20 ms each, and quarantine."""
+        with self._held(fcntl.LOCK_EX):
+            yield
+
+    @contextlib.contextmanager
+    def _held(self, operation: int) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            try:
+                gate_fd = open_lock(self.gate)
+                stack.callback(os.close, gate_fd)
+                fcntl.flock(gate_fd, operation)
+                store_fd = open_lock(self.store)
+                stack.callback(os.close, store_fd)
+                fcntl.flock(store_fd, operation)
+            except OSError as exc:
+                raise StoreError(
+                    f"cannot lock the store at {self.store.parent}: {exc.strerror}",
+                    hint="does its filesystem support flock, and may you read it?",
+                ) from exc
+            if operation == fcntl.LOCK_SH:
+                fcntl.flock(gate_fd, fcntl.LOCK_UN)
+            yield

@@ -1,0 +1,75 @@
+"""Snapshot records: small JSON files that say when, from where and as what a tree was taken."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from castfs.errors import DamageError
+
+FORMAT = "castfs-snapshot"
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """An entry that was not taken: escaped path, and why."""
+
+    path: str
+    reason: str
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One snapshot. `id` sorts by time and is unique; `created_at` is RFC 3339 in UTC.
+
+    `type`, `version` and `run` belong to the catalog and are empty until it fills them.
+    """
+
+    format: Literal["castfs-snapshot"] = "castfs-snapshot"
+    record_version: Literal[1] = 1
+    id: str
+    manifest: str
+    created_at: str
+    host: str
+    source: str
+    file_count: int
+    total_size_bytes: int
+    name: str | None = None
+    version: int | None = None
+    type: str | None = None
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
+    message: str | None = None
+    run: str | None = None
+    skipped: tuple[Skipped, ...] = ()
+
+
+_decoder = msgspec.json.Decoder(Record)
+
+
+def new_record_id(now_ns: int | None = None) -> str:
+    """24 hex digits: milliseconds since the epoch (12), then 48 random bits."""
+    milliseconds = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
+    return f"{milliseconds:012x}{secrets.token_hex(6)}"
+
+
+def format_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+
+
+def encode_record(record: Record) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+
+
+def decode_record(raw: bytes, *, where: str) -> Record:
+    """DamageError names `where` if the file is not a record."""
+    try:
+        return _decoder.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise DamageError(
+            f"snapshot record {where} cannot be read: {exc}",
+            hint="restore the file from a backup, or move it away to give the snapshot up",
+        ) from exc

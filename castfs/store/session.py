@@ -1,0 +1,243 @@
+"""Writing to the store: one session for each ingest, import or heal. Blobs get in no other way.
+
+    lease → staging → syncfs → renames → syncfs → manifest → record (and the lease goes)
+
+Nothing stands under its final name before its bytes are on the medium, and nothing refers to
+anything that is not: after a crash at any point the store holds the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from castfs import atomic, syscalls
+from castfs.digest import Digest, digest_bytes
+from castfs.errors import CastfsError, StoreError
+from castfs.store.depot import Depot
+from castfs.store.leases import Lease
+from castfs.store.records import Record, encode_record
+from castfs.store.staging import BLOB_MODE, LOCK_BATCH, StagedFile, Staging, StagingParams
+
+
+class WriteSession:
+    """A context manager. Leaving it without `publish` discards everything that was staged.
+
+    It belongs to the thread that opened it; reader processes attach to its `params`.
+    """
+
+    def __init__(self, depot: Depot, *, purpose: str, check_existing: bool = False) -> None:
+        self.depot = depot
+        self._purpose = purpose
+        self._check_existing = check_existing
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack, store_errors(self.depot.path):
+            # Opened before the first byte is staged, so that it reports every write error since.
+            self._sync_fd = os.open(self.depot.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, self._sync_fd)
+            magic = syscalls.filesystem_magic(self._sync_fd)
+            self._each_alone = magic not in syscalls.SYNCFS_MAGIC or syscalls.kernel_version() < (
+                5,
+                8,
+            )
+            with self.depot.locks.shared():
+                self._lease = Lease(
+                    self.depot.leases_dir,
+                    kind="writer",
+                    purpose=self._purpose,
+                    mode=self.depot.file_mode,
+                )
+            stack.callback(self._release)
+            path = self.depot.staging_dir / self._lease.id
+            path.mkdir(mode=0o700)
+            stack.callback(shutil.rmtree, path, ignore_errors=True)
+            self.params = StagingParams(
+                depot=str(self.depot.path),
+                lease=self._lease.id,
+                needs_chmod=self._probe(path),
+                each_alone=self._each_alone,
+                check_existing=self._check_existing,
+            )
+            self.staging = Staging(self.depot, self.params)
+            stack.callback(self.staging.close)
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cleanup.close()
+        if isinstance(exc, OSError) and (error := _as_store_error(exc, self.depot.path)):
+            raise error from exc
+
+    def _release(self) -> None:
+        with contextlib.ExitStack() as stack:
+            # The store may be unusable by now; the flock ends with the descriptor all the same.
+            with contextlib.suppress(CastfsError):
+                stack.enter_context(self.depot.locks.shared())
+            self._lease.release()
+
+    def _probe(self, staging: Path) -> bool:
+        """Can staging be renamed into blobs? Returns whether the umask changes a mode of 0444."""
+        name = f"probe-{self._lease.id}"
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+        fd = os.open(staging / name, flags, BLOB_MODE)
+        needs_chmod = stat.S_IMODE(os.fstat(fd).st_mode) != BLOB_MODE
+        os.close(fd)
+        target = self.depot.blobs.path / name
+        try:
+            (staging / name).rename(target)
+        except OSError as exc:
+            if exc.errno != errno.EXDEV:
+                raise
+            raise StoreError(
+                f"staging and blobs of {self.depot.path} lie on different filesystems",
+                hint="keep the whole store on one",
+            ) from exc
+        target.unlink()
+        return needs_chmod
+
+    def pin_parent(
+        self,
+        record_id: str,
+        manifest_id: Digest,
+        digests_of: Callable[[bytes], frozenset[str]],
+    ) -> None:
+        """Hold an older manifest whole, as a reader would: its blobs need no logging or touching.
+
+        The collector keeps what a lease's manifest names, so for these blobs presence and size are
+        all that `claim` has to see to. Nothing happens if the record is gone meanwhile.
+        """
+        with self.depot.locks.shared():
+            if not self.depot.record_path(record_id).exists():
+                return
+            with contextlib.suppress(FileNotFoundError):
+                self._lease.add_manifest(self.depot.manifest_path(manifest_id))
+                self.staging.protect(digests_of(self._lease.manifest_path.read_bytes()))
+
+    def claim(self, blobs: Sequence[tuple[Digest, int]]) -> list[bool]:
+        """Rely on (digest, size) that should be there. False: missing, or of another size."""
+        self._lease.beat()
+        return self.staging.claim(blobs)
+
+    def stage_file(self, source_fd: int) -> StagedFile:
+        """Stage the rest of an open file; see `Staging.stage_file`."""
+        self._lease.beat()
+        return self.staging.stage_file(source_fd)
+
+    def stage_bytes(self, data: bytes) -> StagedFile:
+        """Stage content that is in memory."""
+        return self.staging.stage_bytes(data, digest_bytes(data))
+
+    def commit_blobs(self, progress: Callable[[int], None] = lambda count: None) -> None:
+        """Put all that is staged under its final name, durably. `progress` gets batches' counts."""
+        with store_errors(self.depot.path):
+            self._sync()
+            shards = [name for name in sorted(os.listdir(self.staging.dir_fd)) if len(name) == 2]
+            blobs = self.depot.blobs
+            for shard in shards:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(shard, dir_fd=blobs.dir_fd)
+                    os.chmod(shard, self.depot.dir_mode, dir_fd=blobs.dir_fd)
+                names = [Digest(name) for name in os.listdir(self.staging.path / shard)]
+                for start in range(0, len(names), LOCK_BATCH):
+                    batch = names[start : start + LOCK_BATCH]
+                    self._commit_batch(batch)
+                    progress(len(batch))
+            if self._each_alone:
+                for shard in shards:
+                    atomic.fsync_dir(blobs.path / shard)
+                os.fsync(blobs.dir_fd)
+            # Always, also when nothing was staged: a blob that was claimed may be another
+            # writer's rename that is not on the medium yet.
+            self._sync()
+
+    def _commit_batch(self, digests: Sequence[Digest]) -> None:
+        blobs = self.depot.blobs
+        staging_fd = self.staging.dir_fd
+        with self.depot.locks.shared():
+            self.staging.log(digests)
+            self._lease.beat()
+            for digest in digests:
+                # A rename keeps the mtime; a blob staged hours ago must not look hours old. What
+                # stands there by now was wrong, or is another writer's same bytes.
+                name = blobs.name(digest)
+                os.utime(name, dir_fd=staging_fd)
+                os.rename(name, name, src_dir_fd=staging_fd, dst_dir_fd=blobs.dir_fd)
+
+    def _sync(self) -> None:
+        self._lease.beat()
+        if not self._each_alone:
+            syscalls.syncfs(self._sync_fd)
+
+    def publish(
+        self, manifest_id: Digest, manifest: Iterable[bytes], record: Record | None
+    ) -> bool:
+        """Write the manifest if the store has none of that id, then the record; release the lease.
+
+        Returns whether the manifest is new. With `record` None only the manifest is written, and
+        it stays until a collector finds that nothing refers to it.
+        """
+        with store_errors(self.depot.path):
+            new = self._publish_manifest(manifest_id, manifest)
+            self._lease.check()
+            if record is None:
+                return new
+            temp = atomic.write_temp(self.staging.path, [encode_record(record)], mode=BLOB_MODE)
+            with self.depot.locks.shared():
+                self._lease.check()
+                temp.replace(self.depot.record_path(record.id))
+                self._lease.release()
+            atomic.fsync_dir(self.depot.snapshots_dir)
+        return new
+
+    def _publish_manifest(self, manifest_id: Digest, manifest: Iterable[bytes]) -> bool:
+        path = self.depot.manifest_path(manifest_id)
+        with self.depot.locks.shared(), contextlib.suppress(FileNotFoundError, PermissionError):
+            if path.stat().st_size > 0:
+                os.utime(path)
+                return False
+        atomic.ensure_dir(path.parent, self.depot.dir_mode)
+        temp = atomic.write_temp(self.staging.path, manifest, mode=BLOB_MODE)
+        with self.depot.locks.shared():
+            new = not path.exists()
+            temp.replace(path)
+        atomic.fsync_dir(path.parent)
+        return new
+
+
+@contextlib.contextmanager
+def store_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk says into one line that says what to do."""
+    try:
+        yield
+    except OSError as exc:
+        if error := _as_store_error(exc, path):
+            raise error from exc
+        raise
+
+
+def _as_store_error(exc: OSError, path: Path) -> StoreError | None:
+    hints = {
+        errno.ENOSPC: "free some space (`castfs gc`) and run the command again; nothing was lost",
+        errno.EDQUOT: "free some of your quota and run the command again; nothing was lost",
+        errno.EROFS: "the store is on a read-only filesystem",
+        errno.EACCES: "you may not write there",
+        errno.EPERM: "you may not write there",
+        errno.EIO: "the disk reports errors; nothing was committed",
+    }
+    if exc.errno not in hints:
+        return None
+    return StoreError(f"cannot write the store at {path}: {exc.strerror}", hint=hints[exc.errno])
