@@ -33,10 +33,21 @@ def digest_bytes(data: bytes | memoryview) -> Digest:
     return Digest(hashlib.sha256(data).hexdigest())
 
 
+class ReadError(OSError):
+    """Reading failed, so that who also writes can tell which of the two it was."""
+
+
 def iter_chunks(fd: int) -> Iterator[memoryview]:
-    """The rest of file `fd`, a piece at a time. Each piece is valid until the next is asked for."""
+    """The rest of file `fd`, a piece at a time. Each piece is valid until the next is asked for.
+    ReadError."""
     buffer = memoryview(bytearray(CHUNK_SIZE))
-    while count := os.readv(fd, [buffer]):
+    while True:
+        try:
+            count = os.readv(fd, [buffer])
+        except OSError as exc:
+            raise ReadError(exc.errno, exc.strerror) from exc
+        if not count:
+            return
         yield buffer[:count]
 
 

@@ -20,6 +20,8 @@ DEPTH_MAX = 20_000
 
 #: SYMBOL FOR ESCAPE. Rare in file names, and itself escaped, so every text has one reading.
 ESCAPE = "\u241b"
+#: Characters of a name at each end that an error message shows.
+_SHOWN_ENDS = 150
 _ESCAPED = re.compile(ESCAPE + "(..)?")
 _HEX_PAIR = re.compile("[0-9a-f]{2}")
 _SURROGATE = re.compile("[\udc80-\udcff]")
@@ -58,23 +60,26 @@ def unescape(text: str) -> bytes:
 def check_name(name: bytes) -> bytes:
     """One component; ValueError unless it can be an entry of a directory."""
     if not name or name in (b".", b".."):
-        raise ValueError(f"not a name: {display(name)!r}")
+        raise ValueError(f"not a name: '{shown(name)}'")
     if b"/" in name or b"\0" in name:
-        raise ValueError(f"name holds a slash or NUL: {display(name)!r}")
+        raise ValueError(f"name holds a slash or NUL: '{shown(name)}'")
     if len(name) > NAME_MAX:
-        raise ValueError(f"name longer than {NAME_MAX} bytes: {display(name[:40])}…")
+        raise ValueError(f"name longer than {NAME_MAX} bytes: {shown(name)}")
     return name
 
 
 def parse_relpath(raw: bytes) -> RelPath:
     """A path below the root; ValueError for absolute, `..`, `.`, empty components, NUL."""
     if raw.startswith(b"/"):
-        raise ValueError(f"absolute path: {display(raw)}")
+        raise ValueError(f"absolute path: {shown(raw)}")
     parts = raw.split(b"/")
     if len(parts) > DEPTH_MAX:
-        raise ValueError(f"deeper than {DEPTH_MAX} levels: {display(raw[:40])}…")
+        raise ValueError(f"deeper than {DEPTH_MAX} levels: {shown(raw)}")
     for part in parts:
-        check_name(part)
+        try:
+            check_name(part)
+        except ValueError as exc:
+            raise ValueError(f"{exc} in '{shown(raw)}'" if len(parts) > 1 else str(exc)) from None
     return RelPath(raw)
 
 
@@ -95,3 +100,13 @@ def display(raw: bytes) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(raw: bytes) -> str:
+    """`raw` for an error message: as `display`, with the middle cut out of what is long."""
+    text = display(raw) if len(raw) <= 4 * _SHOWN_ENDS else ""
+    if text and len(text) <= 2 * _SHOWN_ENDS:
+        return text
+    # Of the ends only: a hostile name may have a hundred megabytes.
+    head, tail = display(raw[:_SHOWN_ENDS]), display(raw[-_SHOWN_ENDS:])
+    return f"{head[:_SHOWN_ENDS]}…{tail[-_SHOWN_ENDS:]}" if raw else ""

@@ -45,3 +45,9 @@ def threads() -> int:
 def child_environment(**variables: str) -> dict[str, str]:
     """This process's environment with `variables`, for a command that is started."""
     return {**os.environ, **variables}
+
+
+def interpreter_environment() -> dict[str, str]:
+    """For a Python process of castfs's own: it must find this very castfs, however it came on the
+    path here."""
+    return child_environment(PYTHONPATH=os.pathsep.join(entry or "." for entry in sys.path))

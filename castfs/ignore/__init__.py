@@ -15,10 +15,14 @@ within one of them the last rule that matches:
 So castfs's own rule files, however high, win over a `.gitignore`, however deep: the `*` that tools
 write into the `.gitignore` of their caches can be undone from the root, with `!/cache/**`.
 
-A dropped directory is not walked, so nothing below it can be taken again, except the files in it
-that git tracks. Taking a directory that a rule would drop does not take what is in it against
-other rules: `--include dist/` takes `dist` though `.gitignore` has it, but leaves out `dist/x.o` if
-`*.o` is ignored; `--include 'dist/**'` takes all.
+A dropped directory is not walked, so no rule of 3 to 5 takes anything below it again. Two things
+are found in it all the same: files that git tracks, if a rule of git dropped it; and what 1 and 2
+keep by a pattern that names its directories, as `--include 'data/raw/*.csv'` does though
+`.gitignore` has `data/`.
+
+To take a directory is not to take what other rules drop in it: `--include dist/` takes `dist`
+though `.gitignore` has it, and leaves out `dist/x.o` if that has `*.o`; `--include 'dist/**'` takes
+all there is.
 
 Git's rules apply when the ingested directory is the root of a work tree, or with `--gitignore`;
 then also those from the directories above it up to the work tree's root. Where they apply `.git`

@@ -21,7 +21,7 @@ class CommandLine:
     """`reaching` are those among the patterns that keep whose directories are literal, and
     `on_the_way` these directories: rule files that drop one do not stop the walk there."""
 
-    exclude: RuleList
+    patterns: tuple[RuleList, ...]  # of --exclude, then of --include
     include: RuleList
     ignore_files: tuple[RuleList, ...]  # the strongest first
     not_included: Verdict
@@ -29,7 +29,7 @@ class CommandLine:
     on_the_way: frozenset[bytes]
 
     def __bool__(self) -> bool:
-        return bool(self.exclude or self.include or self.ignore_files)
+        return bool(self.patterns or self.ignore_files)
 
 
 def parse_command_line(
@@ -38,6 +38,8 @@ def parse_command_line(
     """UsageError: a pattern that can match nothing, or a file that cannot be read."""
     excluding = [_parse_option("--exclude", text) for text in exclude]
     including = [_parse_option("--include", text) for text in include]
+    excludes = RuleList([(pattern, verdict) for _, pattern, verdict in excluding])
+    includes = RuleList([(pattern, verdict) for _, pattern, verdict in including])
     reaching: list[tuple[Pattern, Verdict]] = []
     on_the_way: set[bytes] = set()
     for raw, pattern, verdict in (*excluding, *including):
@@ -46,8 +48,8 @@ def parse_command_line(
         if directories:
             reaching.append((pattern, verdict))
     return CommandLine(
-        exclude=RuleList([(pattern, verdict) for _, pattern, verdict in excluding]),
-        include=RuleList([(pattern, verdict) for _, pattern, verdict in including]),
+        patterns=tuple(rules for rules in (excludes, includes) if rules),
+        include=includes,
         ignore_files=tuple(_read_ignore_file(path) for path in ignore_files)[::-1],
         not_included=Verdict(Rule(", ".join(include), "--include")),
         reaching=RuleList(reaching),

@@ -16,7 +16,6 @@ from castfs.ignore.scope import (
     Ingest,
     Read,
     Scope,
-    make_scope,
     read_rules,
     work_tree_rules,
 )
@@ -59,13 +58,16 @@ def open_root_scope(
         tree = _open_work_tree(root_fd, root_path)
         git = tree is not None
     git = git or bool(options.gitignore and not options.no_ignore)
+    command_line = parse_command_line(options.exclude, options.include, options.ignore_files)
+    own_names = () if options.no_ignore else _own_names(options)
     ingest = Ingest(
         root=root_fd,
         shown=display(root_path).rstrip("/"),
-        command_line=parse_command_line(options.exclude, options.include, options.ignore_files),
-        own_names=() if options.no_ignore else _own_names(options),
+        command_line=command_line,
+        own_names=own_names,
         git=git,
         global_rules=_read_global(options.global_excludes) if git else RuleList(()),
+        can_drop=bool(command_line or own_names or git),
     )
     git_rules: tuple[RuleList, ...] = ()
     if git:
@@ -74,13 +76,13 @@ def open_root_scope(
             outside = work_tree_rules(ingest, tree, "")
         else:
             tree, outside = _enclosing_rules(ingest, root_path)
-        git_rules = (*here, *outside)
-    return make_scope(
+        git_rules = here + outside
+    return Scope(
         ingest,
         b"",
-        own=read_rules(ingest.own_names, b"", entries, read),
-        git=git_rules,
-        work_tree=tree,
+        read_rules(own_names, b"", entries, read),
+        git_rules,
+        tree,
         included=not options.include,
         has_dot_git=git and DOT_GIT in entries,
     )
@@ -97,7 +99,8 @@ def _read_global(path: Path | None) -> RuleList:
 
 def _open_work_tree(root_fd: int, root_path: bytes) -> WorkTree | None:
     """The work tree whose root is ingested; None if `.git` is a directory but no git directory."""
-    git = find_git_directory(root_fd)
+    open_root = functools.partial(os.dup, root_fd)
+    git = find_git_directory(open_root)
     if git is None:
         if read_file(DOT_GIT, root_fd) is not None:
             raise SourceError(
@@ -105,7 +108,6 @@ def _open_work_tree(root_fd: int, root_path: bytes) -> WorkTree | None:
                 hint="repair it (`git worktree repair`) or take everything with --no-ignore",
             )
         return None
-    open_root = functools.partial(os.dup, root_fd)
     return WorkTree(open_root, git, display(root_path), below=0, above=b"")
 
 
@@ -127,11 +129,7 @@ def _enclosing_rules(
         rules = read_file(os.path.join(inside, GITIGNORE), follow=False) or b""
         lists.append(parse_rules(rules, f"{place}.gitignore", of_git=True, above=above))
         open_root = functools.partial(os.open, inside, os.O_RDONLY | os.O_DIRECTORY)
-        fd = open_root()
-        try:
-            git = find_git_directory(fd)
-        finally:
-            os.close(fd)
+        git = find_git_directory(open_root)
         if git is not None:
             tree = WorkTree(open_root, git, display(inside), below=0, above=above)
             outside = work_tree_rules(ingest, tree, place)

@@ -4,6 +4,9 @@ The language is gitignore(5) as git's wildmatch reads it, byte by byte: `?` and 
 one byte of a name, whatever its encoding. Where versions of git differ the documentation decides:
 `foo**/bar` means `foo*/bar` (git before 2.52 let it match `foobar` too).
 
+pathspec is not used: it reads named classes, `[\\]]`, `\\/`, and tabs and backslashes at the end
+otherwise than git does, and raises an error for some of them.
+
 A pattern is split into the directories that it asks for and a glob for the name alone, because a
 walk asks about many names in one directory: `dirs` is matched once per directory, `name` per entry.
 """
@@ -72,15 +75,15 @@ class Glob:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """`dirs` matches, whole, the path of a directory relative to where the pattern is anchored:
-    b"" for the anchor itself, b"a/b/" below it. None: the pattern is at home in every directory.
-    `depth` is the number of components that `dirs` takes, None for any number.
+    """`dirs` is where names are matched, relative to where the pattern is anchored: b"" for there,
+    b"a/b/" below it; a regex matches such a path whole, and None stands for every directory.
+    `depth` is the number of components that a regex takes, None for any number.
     """
 
     negated: bool
     dir_only: bool
     name: Glob
-    dirs: re.Pattern[bytes] | None = None
+    dirs: bytes | re.Pattern[bytes] | None = None
     depth: int | None = None
 
 
@@ -118,6 +121,10 @@ def parse_pattern(text: bytes) -> Pattern | None:
     negated = text.startswith(b"!")
     if b"/" not in body or parts == [_Wild.TREE]:
         return Pattern(negated, dir_only, _glob(tokens))
+    names = [None if isinstance(part, _Wild) else _literal(part) for part in parts]
+    if None not in names:
+        dirs = b"".join(name + b"/" for name in names if name is not None)
+        return Pattern(negated, dir_only, _glob(tokens), dirs)
     depth = None if _Wild.TREE in parts else len(parts)
     return Pattern(negated, dir_only, _glob(tokens), re.compile(_dirs_regex(parts)), depth)
 
@@ -203,11 +210,14 @@ def _escape(members: Iterable[int]) -> bytes:
 
 def _glob(tokens: _Tokens) -> Glob:
     regex = _component_regex(tokens)
-    tail = tokens[1:] if tokens[0] is _Wild.STAR else tokens
-    if not all(isinstance(token, int) for token in tail):
-        return Glob(regex)
-    text = bytes(token for token in tail if isinstance(token, int))
-    return Glob(regex, literal=text) if tail is tokens else Glob(regex, suffix=text)
+    if tokens[0] is _Wild.STAR:
+        return Glob(regex, suffix=_literal(tokens[1:]))
+    return Glob(regex, literal=_literal(tokens))
+
+
+def _literal(tokens: _Tokens) -> bytes | None:
+    plain = [token for token in tokens if isinstance(token, int)]
+    return bytes(plain) if len(plain) == len(tokens) else None
 
 
 def _component_regex(tokens: _Tokens) -> bytes:

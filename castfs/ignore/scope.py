@@ -20,7 +20,10 @@ _GIT_ITSELF = Rule(".git/", "built-in")
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
-    """What is the same in every directory of an ingest. Of several, the strongest comes first."""
+    """What is the same in every directory of an ingest. Of several, the strongest comes first.
+
+    `root` is open; `can_drop`: some directory may have a rule.
+    """
 
     root: int
     shown: str
@@ -28,18 +31,13 @@ class Ingest:
     own_names: tuple[bytes, ...]
     git: bool
     global_rules: RuleList
-
-    @property
-    def can_drop(self) -> bool:
-        """Whether any directory may have a rule."""
-        return bool(self.command_line or self.own_names or self.git)
+    can_drop: bool
 
 
 #: For names that are not directories, and for names that are; the strongest first.
 _Tables = tuple[tuple[Table, ...], tuple[Table, ...]]
 
 
-@dataclass(frozen=True, slots=True)
 class Scope:
     """The rules in force inside one directory.
 
@@ -48,18 +46,52 @@ class Scope:
     Scopes never change; threads may share them.
     """
 
-    keeps_all: bool
-    needs_enter: bool
-    _ingest: Ingest
-    _path: bytes  # from the ingested root: b"" or b"a/b/"
-    _own: tuple[RuleList, ...]
-    _git: tuple[RuleList, ...]
-    _work_tree: WorkTree | None
-    _ignored: Verdict | None  # drops this directory, but for what is tracked or reached in it
-    _included: bool  # --include matched this directory or one above
-    _has_dot_git: bool
-    _command_line: _Tables
-    _files: _Tables
+    # Not a frozen dataclass: one is made for each directory, and that would take twice the time.
+    __slots__ = (
+        "_command_line",
+        "_files",
+        "_git",
+        "_has_dot_git",
+        "_ignored",
+        "_included",
+        "_ingest",
+        "_own",
+        "_path",
+        "_work_tree",
+        "keeps_all",
+        "needs_enter",
+    )
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        path: bytes,
+        own: tuple[RuleList, ...],
+        git: tuple[RuleList, ...],
+        work_tree: WorkTree | None,
+        ignored: Verdict | None = None,
+        *,
+        included: bool,
+        has_dot_git: bool,
+    ) -> None:
+        """`path` leads here from the ingested root: b"" or b"a/b/". `ignored` drops this directory,
+        but for what is tracked or reached in it. `included`: --include matched this directory or
+        one above, or is not given."""
+        self._ingest = ingest
+        self._path = path
+        self._own = own
+        self._git = git
+        self._work_tree = work_tree
+        self._ignored = ignored
+        self._included = included
+        self._has_dot_git = has_dot_git
+        given = ingest.command_line
+        self._command_line = _tables(given.patterns, path)
+        in_files = own if ignored is not None else own + git
+        self._files = _tables(given.ignore_files + in_files, path)
+        has_rules = any(self._command_line) or any(self._files) or has_dot_git
+        self.keeps_all = included and ignored is None and not has_rules
+        self.needs_enter = ingest.can_drop
 
     def judge(self, name: bytes, is_dir: bool) -> Rule | None:
         """The rule that drops entry `name` of this directory, None to keep it. A symlink to a
@@ -84,24 +116,25 @@ class Scope:
             return self
         ingest = self._ingest
         path = self._path + name + b"/"
+        own, git, work_tree = self._own, self._git, self._work_tree
         ignored = None if self.keeps_all else self._dropped(name, True)
-        git, work_tree = self._git, self._work_tree
-        if ingest.git:
-            nested = self._find_nested(path) if DOT_GIT in entries else None
-            if nested is not None:
-                work_tree, git = nested, work_tree_rules(ingest, nested, os.fsdecode(path))
-                if ignored is not None and ignored.of_git and self._tracks(name, True):
-                    ignored = None  # a submodule: the tree around it wants it whole
-            git = (*read_rules((GITIGNORE,), path, entries, read, of_git=True), *git)
-        return make_scope(
+        has_dot_git = ingest.git and DOT_GIT in entries
+        if has_dot_git and (nested := self._find_nested(path, ignored)):
+            work_tree, ignored = nested, None
+            git = work_tree_rules(ingest, nested, os.fsdecode(path))
+        if ingest.git and GITIGNORE in entries:
+            git = read_rules((GITIGNORE,), path, entries, read, of_git=True) + git
+        if any(name in entries for name in ingest.own_names):
+            own = read_rules(ingest.own_names, path, entries, read) + own
+        return Scope(
             ingest,
             path,
-            own=(*read_rules(ingest.own_names, path, entries, read), *self._own),
-            git=git,
-            work_tree=work_tree,
-            ignored=ignored,
+            own,
+            git,
+            work_tree,
+            ignored,
             included=self._included or self._is_included(name),
-            has_dot_git=ingest.git and DOT_GIT in entries,
+            has_dot_git=has_dot_git,
         )
 
     def _dropped(self, name: bytes, is_dir: bool) -> Verdict | None:
@@ -118,27 +151,32 @@ class Scope:
 
     def _leads_on(self, name: bytes) -> bool:
         """Whether directory `name`, which rule files drop, is on the way to what is kept."""
-        on_the_way = self._path + name + b"/" in self._ingest.command_line.on_the_way
-        return on_the_way and _first(self._command_line[True], name) is None
+        if self._path + name + b"/" not in self._ingest.command_line.on_the_way:
+            return False
+        verdict = _first(self._command_line[True], name)
+        return verdict is None or verdict.keeps
 
     def _tracks(self, name: bytes, is_dir: bool) -> bool:
-        return self._work_tree is not None and self._work_tree.tracks(self._path + name, is_dir)
+        path = self._path + name + b"/" * is_dir
+        return self._work_tree is not None and self._work_tree.tracks(path, is_dir)
 
     def _is_included(self, name: bytes) -> bool:
         table = self._ingest.command_line.include.tables(self._path)[True]
         return table is not None and table.find(name) is not None
 
-    def _find_nested(self, path: bytes) -> WorkTree | None:
-        """The clone or submodule at `path`. A directory is none, for git, if files in it are
-        tracked by the repository around it."""
-        ingest = self._ingest
+    def _find_nested(self, path: bytes, ignored: Verdict | None) -> WorkTree | None:
+        """The clone or submodule at `path`, if its rules count.
+
+        A directory is none, for git, if the repository around it tracks files in it. An ignored
+        clone is only walked on the way to something, which is no reason to take it whole, but an
+        ignored submodule is tracked.
+        """
+        ingest, around = self._ingest, self._work_tree
         open_root = functools.partial(open_below, ingest.root, path)
-        fd = open_root()
-        try:
-            git = find_git_directory(fd)
-        finally:
-            os.close(fd)
-        if git is None or (self._work_tree and self._work_tree.tracks_below(path[:-1])):
+        git = find_git_directory(open_root)
+        if git is None or (around and around.tracks_below(path)):
+            return None
+        if ignored is not None and not (ignored.of_git and around and around.tracks(path, True)):
             return None
         shown = f"{ingest.shown}/{display(path)}"
         return WorkTree(open_root, git, shown, below=len(path), above=b"")
@@ -173,41 +211,12 @@ def work_tree_rules(ingest: Ingest, tree: WorkTree, place: str) -> tuple[RuleLis
     return tuple(rules for rules in lists if rules)
 
 
-def make_scope(
-    ingest: Ingest,
-    path: bytes,
-    *,
-    own: tuple[RuleList, ...] = (),
-    git: tuple[RuleList, ...] = (),
-    work_tree: WorkTree | None = None,
-    ignored: Verdict | None = None,
-    included: bool,
-    has_dot_git: bool = False,
-) -> Scope:
-    given = ingest.command_line
-    command_line = _tables((given.exclude, given.include), path)
-    files = _tables((*given.ignore_files, *own, *(git if ignored is None else ())), path)
-    has_rules = any(command_line) or any(files) or has_dot_git
-    return Scope(
-        keeps_all=included and ignored is None and not has_rules,
-        needs_enter=ingest.can_drop,
-        _ingest=ingest,
-        _path=path,
-        _own=own,
-        _git=git,
-        _work_tree=work_tree,
-        _ignored=ignored,
-        _included=included,
-        _has_dot_git=has_dot_git,
-        _command_line=command_line,
-        _files=files,
-    )
-
-
 def _tables(lists: tuple[RuleList, ...], path: bytes) -> _Tables:
+    if not lists:
+        return (), ()
     found = [rules.tables(path) for rules in lists]
-    files = tuple(table for table, _ in found if table is not None)
-    return files, tuple(table for _, table in found if table is not None)
+    files = tuple([table for table, _ in found if table is not None])
+    return files, tuple([table for _, table in found if table is not None])
 
 
 def _first(tables: tuple[Table, ...], name: bytes) -> Verdict | None:

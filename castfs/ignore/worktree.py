@@ -3,10 +3,12 @@ in it, and which files are tracked."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from castfs.errors import SourceError
@@ -21,6 +23,9 @@ _GIT_LOCATIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"
 _GIT_TIMEOUT = 120
 
 
+OpenDirectory = Callable[[], int]  # a new descriptor each time, for the caller to close
+
+
 @dataclass(frozen=True, slots=True)
 class GitDirectory:
     """`own` has the index; `common` is shared by the linked work trees of a repository. Paths are
@@ -30,41 +35,58 @@ class GitDirectory:
     common: bytes
 
 
-def find_git_directory(root: int) -> GitDirectory | None:
-    """The git directory of the work tree whose root is open as `root`; None if `.git` there is not
-    one by git's own measure: it has HEAD, and its repository has objects/ and refs/."""
+def find_git_directory(open_root: OpenDirectory) -> GitDirectory | None:
+    """The git directory of a work tree, which is `.git` in it or what that file points to. None if
+    it is not one by git's own measure: it has HEAD, and its repository has objects/ and refs/."""
+    try:
+        with _opened(open_root) as root:
+            own, common = _follow_pointers(root)
+            os.lstat(own + b"/HEAD", dir_fd=root)  # in old repositories a symlink; it may dangle
+            for name in (b"/objects", b"/refs"):
+                if not stat.S_ISDIR(os.stat(common + name, dir_fd=root).st_mode):
+                    return None
+            return GitDirectory(own, common)
+    except (OSError, ValueError):
+        return None
+
+
+def _follow_pointers(root: int) -> tuple[bytes, bytes]:
+    """The git directory and that of its repository; ValueError: `.git` is another sort of file."""
     own = DOT_GIT
     pointer = read_file(DOT_GIT, root)
     if pointer is not None:
         if not pointer.startswith(_POINTER):
-            return None
+            raise ValueError(".git is a file, and no pointer")
         own = pointer.removeprefix(_POINTER).rstrip(b"\r\n")
     shared = read_file(own + b"/commondir", root)
-    common = own if shared is None else os.path.join(own, shared.rstrip(b"\r\n"))
+    return own, own if shared is None else os.path.join(own, shared.rstrip(b"\r\n"))
+
+
+@contextlib.contextmanager
+def _opened(open_directory: OpenDirectory) -> Iterator[int]:
+    fd = open_directory()
     try:
-        os.lstat(own + b"/HEAD", dir_fd=root)  # in old repositories a symlink, and it may dangle
-        modes = [os.stat(common + name, dir_fd=root).st_mode for name in (b"/objects", b"/refs")]
-    except (OSError, ValueError):
-        return None
-    if not all(stat.S_ISDIR(mode) for mode in modes):
-        return None
-    return GitDirectory(own, common)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def read_file(path: bytes, directory: int | None = None, *, follow: bool = True) -> bytes | None:
     """The content of a regular file, None if it is anything else or cannot be read."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
     try:
-        fd = os.open(path, flags, dir_fd=directory)
+        return _read(path, directory, follow)
     except (OSError, ValueError):
         return None
+
+
+def _read(path: bytes, directory: int | None, follow: bool = True) -> bytes:
+    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    fd = os.open(path, flags, dir_fd=directory)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
+            raise OSError(errno.EINVAL, "it is not a regular file")
         with open(fd, "rb", closefd=False) as file:
             return file.read()
-    except OSError:
-        return None
     finally:
         os.close(fd)
 
@@ -92,7 +114,7 @@ class WorkTree:
 
     def __init__(
         self,
-        open_root: Callable[[], int],
+        open_root: OpenDirectory,
         git: GitDirectory,
         shown: str,
         *,
@@ -109,42 +131,38 @@ class WorkTree:
 
     def read_exclude(self) -> bytes | None:
         """info/exclude of the repository."""
-        fd = self._open()
-        try:
-            return read_file(self._git.common + b"/info/exclude", fd)
-        finally:
-            os.close(fd)
+        with contextlib.suppress(OSError), _opened(self._open) as root:
+            return read_file(self._git.common + b"/info/exclude", root)
+        return None
 
     def tracks(self, path: bytes, is_dir: bool) -> bool:
-        """Whether git tracks the file at `path` below the ingested root, or anything in it if it is
-        a directory. SourceError: the index cannot be read."""
+        """Whether git tracks the file at `path` below the ingested root; of a directory, which ends
+        in '/', whether it is a submodule or has tracked files in it. SourceError: the index cannot
+        be read."""
         if not is_dir:
             return self._index().has(self._inside(path))
-        return self.tracks_below(path) or self._index().has_submodule(self._inside(path))
+        return self.tracks_below(path) or self._index().has_submodule(self._inside(path[:-1]))
 
-    def tracks_below(self, path: bytes) -> bool:
-        return self._index().has_below(self._inside(path) + b"/")
+    def tracks_below(self, directory: bytes) -> bool:
+        return self._index().has_below(self._inside(directory))
 
     def _inside(self, path: bytes) -> bytes:
         return self.above + path[self.below :]
 
     def _index(self) -> Tracked:
         if self._tracked is None:
-            fd = self._open()
             try:
-                self._tracked = self._read_index(fd)
-            finally:
-                os.close(fd)
+                with _opened(self._open) as root:
+                    self._tracked = self._read_index(root)
+            except OSError as error:
+                raise self._unknown(error.strerror or str(error)) from None
         return self._tracked
 
     def _read_index(self, root: int) -> Tracked:
         try:
-            with open(os.open(self._git.own + b"/index", os.O_RDONLY, dir_fd=root), "rb") as file:
-                data = file.read()
+            data = _read(self._git.own + b"/index", root)
         except FileNotFoundError:
             return Tracked()
-        except OSError as error:
-            raise self._unknown(error.strerror or str(error)) from None
         try:
             return parse_index(data)
         except PartialIndexError as error:

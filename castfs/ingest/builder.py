@@ -41,6 +41,16 @@ class TreeBuilder:
         members.append(path)
         return len(members) > 1
 
+    def next_names(self) -> list[tuple[bytes, Identity]]:
+        """Of each hard-linked inode that is in no entry yet, the next name to read it by. The name
+        before, which failed, is forgotten."""
+        found = []
+        for inode, members in self._links.items():
+            if members and not any(path in self.files or path in self.symlinks for path in members):
+                del members[0]
+                found += [(path, inode) for path in members[:1]]
+        return found
+
     def add_dir(
         self, path: bytes, status: os.stat_result, xattrs: Mapping[bytes, bytes] = _EMPTY
     ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections import defaultdict
 
 from castfs.errors import LimitError, SourceError, UnreadableError
 from castfs.ignore import Rule
+from castfs.ingest.beneath import open_beneath
 from castfs.ingest.options import Ignored, ScanOptions, SkippedEntry
 from castfs.paths import display
 
@@ -109,22 +111,24 @@ class Limits:
 
 
 def _measure(dir_fd: int, name: str) -> tuple[int, int]:
-    """Entries and bytes below a directory, as far as they can be seen."""
+    """Entries and bytes below a directory, of any depth, as far as they can be seen."""
     entries = size = 0
-    try:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        top = os.open(name, flags, dir_fd=dir_fd)
-    except OSError:
-        return 0, 0
-    try:
-        for _, dirs, files, fd in os.fwalk(".", dir_fd=top, onerror=lambda exc: None):
-            entries += len(dirs) + len(files)
-            for file in files:
-                try:
-                    status = os.stat(file, dir_fd=fd, follow_symlinks=False)
-                except OSError:
-                    continue
-                size += status.st_size if stat.S_ISREG(status.st_mode) else 0
-    finally:
-        os.close(top)
+    pending = [os.fsencode(name)]
+    while pending:
+        path = pending.pop()
+        try:
+            fd = open_beneath(dir_fd, path, None)
+        except OSError:
+            continue
+        try:
+            with contextlib.suppress(OSError), os.scandir(fd) as found:
+                for entry in found:
+                    entries += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(path + b"/" + os.fsencode(entry.name))
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+        finally:
+            os.close(fd)
     return entries, size

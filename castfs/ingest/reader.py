@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import socket
 import sys
 from collections.abc import Iterable
@@ -58,8 +57,6 @@ def serve(sock: socket.socket) -> None:
 
 def main() -> None:
     """`argv[1]` is the number of the inherited socket."""
-    # Ctrl-C reaches the whole process group; the ingest itself decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(fileno=int(sys.argv[1]))
     with contextlib.suppress(EOFError, ConnectionError):
         serve(sock)

@@ -32,8 +32,12 @@ _ALONE_BYTES = 100_000_000
 #: Jobs that wait at one reader: enough that it is never idle, few enough to fit in the socket.
 _QUEUE = 3
 
-#: Not `-m`: this module has imported the reader itself, and runpy warns of that.
-_START = "from castfs.ingest.reader import main; main()"
+#: Ctrl-C reaches the whole process group; the ingest itself decides what it means. Not `-m`: this
+#: module has imported the reader itself, and runpy warns of that.
+_START = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "from castfs.ingest.reader import main; main()"
+)
 
 #: What became of a job: its ticket, and an item for each name.
 Done = tuple[int, list[Taken | Refusal]]
@@ -87,10 +91,7 @@ class Readers:
         while len(reader.tickets) >= _QUEUE:
             self._receive(timeout=None)
             reader = min(self._readers, key=lambda reader: len(reader.tickets))
-        try:
-            send(reader.sock, Job(list(names)), (dir_fd,))
-        except ConnectionError as exc:
-            raise self._died(reader) from exc
+        self._send(reader, Job(list(names)), (dir_fd,))
         reader.tickets.append(ticket)
 
     def collect(self, *, wait: bool = False) -> list[Done]:
@@ -111,19 +112,29 @@ class Readers:
     def _start(self) -> None:
         for _ in range(self._count):
             ours, theirs = socket.socketpair()
-            with theirs:
+            with theirs, contextlib.ExitStack() as stack:
+                stack.callback(ours.close)
+                # -P: the caller's directory may be the very one that is ingested, and nothing in it
+                # is to be imported.
                 process = subprocess.Popen(
-                    [sys.executable, "-c", _START, str(theirs.fileno())],
+                    [sys.executable, "-P", "-c", _START, str(theirs.fileno())],
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    env=settings.child_environment(),
+                    env=settings.interpreter_environment(),
                 )
+                stack.pop_all()
             reader = _Reader(process, ours)
             self._readers.append(reader)
             self._by_fd[ours.fileno()] = reader
             self._poll.register(ours, select.POLLIN)
-            send(ours, self._setup)
+            self._send(reader, self._setup)
+
+    def _send(self, reader: _Reader, message: Setup | Job, fds: tuple[int, ...] = ()) -> None:
+        try:
+            send(reader.sock, message, fds)
+        except ConnectionError as exc:
+            raise self._died(reader) from exc
 
     def _receive(self, timeout: int | None) -> None:
         if not self._readers:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from castfs.digest import ReadError
 from castfs.ingest.sink import Sink
 from castfs.store import StagedFile
 
@@ -16,6 +17,9 @@ from castfs.store import StagedFile
 SMALL = 1 << 20
 #: How often a file that changes while it is read is tried.
 _TRIES = 3
+
+#: Nanoseconds that a manifest can hold: the years 1677 to 2262. ext4 and xfs go further.
+_TIMES = range(-(1 << 63), 1 << 63)
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -78,7 +82,11 @@ def take_file(dir_fd: int, name: bytes, sink: Sink, *, xattrs: bool) -> TakenFil
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):
                 raise Unreadable("turned into something else while it was read")
-            staged = _take_content(fd, before.st_size, sink)
+            check_time(before)
+            try:
+                staged = _take_content(fd, before.st_size, sink)
+            except ReadError as exc:
+                raise _unreadable(exc) from exc
             attributes = read_xattrs(fd) if xattrs else {}
             after = os.fstat(fd)
         finally:
@@ -104,12 +112,15 @@ def take_file(dir_fd: int, name: bytes, sink: Sink, *, xattrs: bool) -> TakenFil
     raise Unreadable(f"changed while it was read, {_TRIES} times")
 
 
+def check_time(status: Status) -> None:
+    """Unreadable if a manifest cannot hold the time of modification."""
+    if status.st_mtime_ns not in _TIMES:
+        raise Unreadable("its modification time is beyond the years 1677 to 2262, which are stored")
+
+
 def _take_content(fd: int, size: int, sink: Sink) -> StagedFile | None:
     """None if the file is not `size` bytes long after all."""
     if size > SMALL:
-        # Damaged sectors show up here as well as write errors of the store, and cannot be told
-        # apart; reading the first byte at least sorts out what cannot be read at all.
-        _read(fd, 1, offset=0)
         return sink.take_file(fd)
     data = _read(fd, size + 1)
     while 0 < len(data) < size:  # a signal or a network filesystem may cut a read short
@@ -120,9 +131,9 @@ def _take_content(fd: int, size: int, sink: Sink) -> StagedFile | None:
     return sink.take_bytes(data) if len(data) == size else None
 
 
-def _read(fd: int, count: int, offset: int | None = None) -> bytes:
+def _read(fd: int, count: int) -> bytes:
     try:
-        return os.read(fd, count) if offset is None else os.pread(fd, count, offset)
+        return os.read(fd, count)
     except OSError as exc:
         raise _unreadable(exc) from exc
 

@@ -12,7 +12,7 @@ import stat
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from castfs.digest import Digest
@@ -23,17 +23,18 @@ from castfs.ingest.builder import TreeBuilder
 from castfs.ingest.losses import Limits, Losses
 from castfs.ingest.options import ScanOptions, ScanResult
 from castfs.ingest.readers import Readers
-from castfs.ingest.reading import TakenFile, Unreadable, read_xattrs
+from castfs.ingest.reading import TakenFile, Unreadable, check_time, read_xattrs
 from castfs.ingest.statcache import DirKey, StatCache, dir_key, pack
 from castfs.ingest.wire import Refusal
 from castfs.manifest import make_manifest
-from castfs.paths import escape, join
+from castfs.paths import display, escape, join, split
 from castfs.progress import SILENT, Progress
 from castfs.store import WriteSession
 
 #: Names that one job of a reader has: enough that handing it over costs little, few enough that two
-#: readers share a large directory.
+#: readers share a large directory. Large files end a job, for the same reason.
 _JOB_FILES = 64
+_JOB_BYTES = 8_000_000
 #: Unchanged files that are claimed at a time.
 _CLAIM_FILES = 1024
 #: Seconds between writing what was hashed into the stat cache: what a killed ingest loses.
@@ -48,8 +49,10 @@ _NO_ROW: DirKey = ("", 0)
 
 #: What the readers were given: directory, its cache row, names.
 _Job = tuple[bytes, DirKey, Sequence[bytes]]
-#: A file that the cache knows: path, lstat, digest, extended attributes.
-_Known = tuple[bytes, os.stat_result, Digest, dict[bytes, bytes]]
+#: A file that the cache knows: path, lstat, digest, extended attributes, its directory.
+_Known = tuple[bytes, os.stat_result, Digest, dict[bytes, bytes], Identity]
+#: A file that has to be read: name, size.
+_Unknown = tuple[bytes, int]
 
 
 def scan(
@@ -68,7 +71,8 @@ def scan(
     wherever it turns up (the store). SourceError, UnreadableError, LimitError; StoreError and
     OSError where the store fails.
     """
-    with Readers(session, xattrs=options.xattrs, count=readers) as pool:
+    xattrs = options.xattrs and not options.reproducible
+    with Readers(session, xattrs=xattrs, count=readers) as pool:
         return _Scanner(source, session, cache, options, pool, keep_out, progress).run()
 
 
@@ -84,6 +88,7 @@ class _Scanner:
         progress: Progress,
     ) -> None:
         self._source = source
+        self._shown = display(os.fsencode(source))
         self._session = session
         self._cache = cache
         self._options = options
@@ -96,9 +101,11 @@ class _Scanner:
         self._jobs: dict[int, _Job] = {}
         self._unfinished: Counter[DirKey] = Counter()
         self._known: list[_Known] = []
-        self._dirs: dict[bytes, Identity] = {}
+        #: The name of the file that is the whole source; b"" for a directory.
+        self._single = b""
         self._rows: dict[DirKey, bytearray] = {}
         self._rows_written = time.monotonic()
+        self._started_ns = time.time_ns()
         self._tickets = 0
         self._reads_all = options.rehash or options.check_existing
         self._added = [0, 0]
@@ -107,12 +114,15 @@ class _Scanner:
 
     def run(self) -> ScanResult:
         self._progress.phase("reading")
-        started_ns = time.time_ns()
         root_fd = self._open_root()
         try:
-            self._walk(root_fd)
+            if self._single:
+                self._visit_single(root_fd)
+            else:
+                self._walk(root_fd)
             self._claim(root_fd)
             self._collect(wait=True)
+            self._read_other_names(root_fd)
         finally:
             os.close(root_fd)
         self._write_cache()
@@ -121,7 +131,7 @@ class _Scanner:
             self._losses.refuse_empty(os.fsencode(self._source))
         manifest = make_manifest(
             self._tree.build(),
-            created_at=started_ns // 1000 / 1e6,
+            created_at=self._started_ns // 1000 / 1e6,
             source_path=escape(os.fsencode(self._source.absolute())),
         )
         return ScanResult(
@@ -138,23 +148,26 @@ class _Scanner:
     # The walk -------------------------------------------------------------------------------
 
     def _open_root(self) -> int:
-        """The root may be a symlink to a directory: the user named it."""
+        """The root may be a symlink: the user named it. Of a file it is the directory, which need
+        not be readable, that is opened, and `_single` the name in it."""
+        flags = os.O_DIRECTORY | os.O_CLOEXEC
         try:
             status = self._source.stat()
             if stat.S_ISREG(status.st_mode):
-                return os.open(self._source.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                parent, self._single = os.path.split(os.path.realpath(os.fsencode(self._source)))
+                return os.open(parent, flags | os.O_PATH)
             if not stat.S_ISDIR(status.st_mode):
-                raise SourceError(f"{self._source} is neither a directory nor a regular file")
-            return os.open(self._source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                raise SourceError(
+                    f"{self._shown} is neither a directory nor a regular file",
+                    hint="name the directory that it is in",
+                )
+            return os.open(self._source, flags | os.O_RDONLY)
         except OSError as exc:
             raise SourceError(
-                f"cannot open {self._source}: {exc.strerror}", hint="check the path"
+                f"cannot open {self._shown}: {exc.strerror}", hint="check the path"
             ) from exc
 
     def _walk(self, root_fd: int) -> None:
-        if not stat.S_ISDIR(self._source.stat().st_mode):
-            self._visit_single(root_fd)
-            return
         pending: list[tuple[bytes, Identity | None, Scope | None]] = [(b"", None, None)]
         while pending:
             path, expected, outer = pending.pop()
@@ -165,8 +178,6 @@ class _Scanner:
                 continue
             try:
                 pending += self._visit(fd, path, outer)
-            except OSError as exc:
-                self._fail_dir(path, exc)
             finally:
                 os.close(fd)
             if len(self._known) >= _CLAIM_FILES:
@@ -176,36 +187,44 @@ class _Scanner:
     def _fail_dir(self, path: bytes, exc: OSError) -> None:
         vanished = isinstance(exc, FileNotFoundError | NotADirectoryError)
         if not path:
-            raise SourceError(f"cannot read {self._source}: {exc.strerror}") from exc
+            raise SourceError(f"cannot read {self._shown}: {exc.strerror}") from exc
         reason = "vanished while it was read" if vanished else exc.strerror or str(exc)
         self._losses.fail(path, reason, vanished=vanished)
 
     def _visit_single(self, parent_fd: int) -> None:
-        """A regular file as source: a tree with one entry, whose root looks the same everywhere."""
-        name = os.fsencode(self._source.name)
-        status = os.stat(name, dir_fd=parent_fd)
+        """A regular file as source: a tree with one entry, whose root looks the same everywhere.
+
+        A symlink to it gives the name that was said."""
+        try:
+            status = os.stat(self._single, dir_fd=parent_fd, follow_symlinks=False)
+        except OSError as exc:
+            self._fail_dir(b"", exc)
+            return
         self._tree.add_single_root(status)
         self._limits.count(status.st_size)
-        self._submit(parent_fd, b"", _NO_ROW, [name], status.st_size)
+        said = os.fsencode(self._source.name) or self._single
+        self._submit(parent_fd, b"", _NO_ROW, [self._single], status.st_size, recorded=[said])
 
     def _visit(
         self, fd: int, path: bytes, outer: Scope | None
     ) -> list[tuple[bytes, Identity, Scope]]:
-        """Take one directory. Returns the directories in it."""
-        status = os.fstat(fd)
-        with os.scandir(fd) as entries:
-            names = {entry.name.encode(_ENCODING, _ERRORS): entry for entry in entries}
-
-        def read(name: bytes) -> bytes | None:
-            return _read_rules(fd, name)
-
-        if outer is None:
-            scope = open_root_scope(
-                fd, os.fsencode(self._source), self._options.ignore, names, read
-            )
-        else:
-            scope = outer.enter(path.rpartition(b"/")[2], names, read)
-        self._tree.add_dir(path, status, read_xattrs(fd) if self._tree.wants_xattrs else {})
+        """Take one directory. Returns the directories in it. OSError is the store's."""
+        try:
+            status = os.fstat(fd)
+            with os.scandir(fd) as entries:
+                names = {entry.name.encode(_ENCODING, _ERRORS): entry for entry in entries}
+            scope = self._enter(fd, path, names, outer)
+            check_time(status)
+            self._tree.add_dir(path, status, read_xattrs(fd) if self._tree.wants_xattrs else {})
+        except OSError as exc:
+            self._fail_dir(path, exc)
+            return []
+        except Unreadable as exc:
+            if not path:
+                raise SourceError(f"cannot read {self._shown}: {exc.reason}") from exc
+            self._losses.fail(path, exc.reason, vanished=exc.vanished)
+            return []
+        here = identity(status)
         key = dir_key(status)
         remembered = {} if self._reads_all else self._cache.lookup(key)
         device = status.st_dev
@@ -213,7 +232,7 @@ class _Scanner:
         wants_xattrs = self._tree.wants_xattrs
         subdirs: list[tuple[bytes, Identity, Scope]] = []
         known: list[_Known] = []
-        unknown: list[tuple[bytes, os.stat_result]] = []
+        unknown: list[_Unknown] = []
         for name, entry in names.items():
             try:
                 st = entry.stat(follow_symlinks=False)
@@ -239,9 +258,9 @@ class _Scanner:
                 ):
                     # Setting an attribute changes the ctime, so it cannot have escaped us.
                     found = self._xattrs_of(fd, child, name) if wants_xattrs else {}
-                    known.append((child, st, Digest(was[3].hex()), found))
+                    known.append((child, st, Digest(was[3].hex()), found, here))
                 else:
-                    unknown.append((name, st))
+                    unknown.append((name, st.st_size))
             elif kind == stat.S_IFDIR:
                 if identity(st) == self._keep_out:
                     self._losses.ignore(_STORE_RULE, st, -1, "")
@@ -255,26 +274,42 @@ class _Scanner:
         if unknown:
             # The row is written again as a whole, so it starts with what is still right in it.
             row = self._rows.setdefault(key, bytearray())
-            for _, st, digest, _ in known:
+            for _, st, digest, *_ in known:
                 row += pack(st, digest)
-            for start in range(0, len(unknown), _JOB_FILES):
-                job = unknown[start : start + _JOB_FILES]
-                size = sum(st.st_size for _, st in job)
-                self._submit(fd, path, key, [name for name, _ in job], size)
+            self._submit_all(fd, path, key, unknown)
         return subdirs
 
+    def _enter(
+        self, fd: int, path: bytes, names: Mapping[bytes, object], outer: Scope | None
+    ) -> Scope:
+        """The rules in directory `path`. Asks the directory above, `outer`, where there is one."""
+
+        def read(name: bytes) -> bytes | None:
+            return _read_rules(fd, name)
+
+        if outer is not None:
+            return outer.enter(split(path)[1], names, read)
+        return open_root_scope(fd, os.fsencode(self._source), self._options.ignore, names, read)
+
     def _fail_entry(self, path: bytes, exc: OSError) -> None:
-        vanished = isinstance(exc, FileNotFoundError)
+        vanished = isinstance(exc, FileNotFoundError | NotADirectoryError)
         reason = "vanished while it was read" if vanished else exc.strerror or str(exc)
         self._losses.fail(path, reason, vanished=vanished)
 
     def _take_symlink(self, fd: int, path: bytes, name: bytes, status: os.stat_result) -> None:
         if status.st_nlink > 1 and self._tree.linked_before(path, status):
             return
+        self._add_symlink(fd, path, name, status)
+
+    def _add_symlink(self, fd: int, path: bytes, name: bytes, status: os.stat_result) -> None:
         try:
+            check_time(status)
             target = os.readlink(name, dir_fd=fd)
         except OSError as exc:
             self._fail_entry(path, exc)
+            return
+        except Unreadable as exc:
+            self._losses.fail(path, exc.reason, vanished=exc.vanished)
             return
         xattrs = self._xattrs_of(fd, path, name) if self._tree.wants_xattrs else {}
         self._tree.add_symlink(path, status, target, xattrs)
@@ -289,16 +324,39 @@ class _Scanner:
 
     # Reading --------------------------------------------------------------------------------
 
+    def _submit_all(self, fd: int, path: bytes, key: DirKey, files: Sequence[_Unknown]) -> None:
+        """Give files of one directory to the readers, in jobs of a fair size."""
+        names: list[bytes] = []
+        total = 0
+        for name, size in files:
+            if names and (len(names) >= _JOB_FILES or total + size > _JOB_BYTES):
+                self._submit(fd, path, key, names, total)
+                names, total = [], 0
+            names.append(name)
+            total += size
+        if names:
+            self._submit(fd, path, key, names, total)
+
     def _submit(
-        self, dir_fd: int, path: bytes, key: DirKey, names: Sequence[bytes], size: int
+        self,
+        dir_fd: int,
+        path: bytes,
+        key: DirKey,
+        names: Sequence[bytes],
+        size: int,
+        *,
+        recorded: Sequence[bytes] | None = None,
     ) -> None:
+        """`recorded` are the names in the tree, where they are not those in the directory."""
         self._tickets += 1
-        self._jobs[self._tickets] = (path, key, names)
+        self._jobs[self._tickets] = (path, key, recorded or names)
         self._unfinished[key] += 1
         self._readers.submit(self._tickets, dir_fd, names, size)
 
     def _collect(self, *, wait: bool) -> None:
         """Record what the readers have done."""
+        if self._session is not None:
+            self._session.beat()
         count = size = 0
         for ticket, items in self._readers.collect(wait=wait):
             path, key, names = self._jobs.pop(ticket)
@@ -325,7 +383,8 @@ class _Scanner:
     def _write_cache(self) -> None:
         """Write the rows of the directories that are done."""
         done = [key for key in self._rows if self._unfinished[key] == 0]
-        self._cache.store({key: self._rows.pop(key) for key in done}, time.time_ns())
+        # All of them were read after the start; when exactly, only the readers know.
+        self._cache.store({key: self._rows.pop(key) for key in done}, self._started_ns)
         self._rows_written = time.monotonic()
 
     def _claim(self, root_fd: int) -> None:
@@ -334,29 +393,70 @@ class _Scanner:
         if self._session is None:
             claims = [True] * len(known)
         else:
-            claims = self._session.claim([(digest, st.st_size) for _, st, digest, _ in known])
+            claims = self._session.claim([(digest, st.st_size) for _, st, digest, *_ in known])
         size = 0
-        for (path, st, digest, xattrs), present in zip(known, claims, strict=True):
+        gone: dict[tuple[bytes, Identity], list[_Unknown]] = {}
+        for (path, st, digest, xattrs, here), present in zip(known, claims, strict=True):
             if present:
                 self._tree.add_file(path, st, digest, xattrs)
                 size += st.st_size
-                continue
-            parent, _, name = path.rpartition(b"/")
-            try:
-                fd = open_beneath(root_fd, parent, None)
-            except OSError as exc:
-                self._fail_entry(path, exc)
-                continue
-            try:
-                self._submit(fd, parent, _NO_ROW, [name], st.st_size)
-            finally:
-                os.close(fd)
+            else:
+                parent, name = split(path)
+                gone.setdefault((parent, here), []).append((name, st.st_size))
+        for (parent, here), files in gone.items():
+            self._read_again(root_fd, parent, here, files)
         there = sum(claims)
         self._unchanged += there
         self._deduplicated[0] += there
         self._deduplicated[1] += size
         if there:
             self._progress.advance(there, size)
+
+    def _read_again(
+        self, root_fd: int, parent: bytes, expected: Identity, files: Sequence[_Unknown]
+    ) -> None:
+        """Read files of a directory that the walk has left behind."""
+        try:
+            fd = open_beneath(root_fd, parent, expected)
+        except OSError as exc:
+            for name, _ in files:
+                self._fail_entry(join(parent, name), exc)
+            return
+        try:
+            self._submit_all(fd, parent, _NO_ROW, files)
+        finally:
+            os.close(fd)
+
+    def _read_other_names(self, root_fd: int) -> None:
+        """A hard-linked file is read by its first name; if that failed, by the next, and so on."""
+        while names := self._tree.next_names():
+            for path, inode in names:
+                self._take_name(root_fd, path, inode)
+            self._collect(wait=True)
+
+    def _take_name(self, root_fd: int, path: bytes, inode: Identity) -> None:
+        parent, name = split(path)
+        try:
+            fd = open_beneath(root_fd, parent, None)
+        except OSError as exc:
+            self._fail_entry(path, exc)
+            return
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except OSError as exc:
+            os.close(fd)
+            self._fail_entry(path, exc)
+            return
+        try:
+            # That it is the same inode makes up for not knowing the directory's.
+            if identity(status) != inode:
+                self._losses.fail(path, "vanished while it was read", vanished=True)
+            elif stat.S_ISREG(status.st_mode):
+                self._submit(fd, parent, _NO_ROW, [name], status.st_size)
+            else:
+                self._add_symlink(fd, path, name, status)
+        finally:
+            os.close(fd)
 
 
 def _read_rules(dir_fd: int, name: bytes) -> bytes | None:

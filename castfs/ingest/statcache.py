@@ -30,6 +30,11 @@ DirKey = tuple[str, int]
 _RACY_NS = 2_000_000_000
 _UNUSED_DAYS = 180
 _SCHEMA_VERSION = 1
+#: What goes by: another ingest has it, it cannot be written, the disk is full.
+_NOT_NOW = {
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR,
+}  # fmt: skip
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS directory (
     device TEXT NOT NULL, inode INTEGER NOT NULL, day INTEGER NOT NULL, files BLOB NOT NULL,
@@ -57,38 +62,49 @@ def pack(status: Status, digest: str) -> bytes:
     )
 
 
+class _AnotherVersion(sqlite3.DatabaseError):
+    sqlite_errorcode = sqlite3.SQLITE_SCHEMA
+
+
 class StatCache:
     """The cache in `path`. Belongs to one thread. A cache that cannot be used is an empty one."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._day = int(time.time() // 86400)
         self._connection: sqlite3.Connection | None = None
-        try:
+        with contextlib.suppress(OSError, sqlite3.Error):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._connection = self._open(path)
-        except sqlite3.DatabaseError:
-            # Damaged, or of a later version: it is only a cache.
-            with contextlib.suppress(OSError, sqlite3.Error):
-                for suffix in ("", "-wal", "-shm"):
-                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+            try:
                 self._connection = self._open(path)
-        except OSError:
-            pass
+            except sqlite3.Error as exc:
+                self._give_up(exc)
+                self._connection = self._open(path)
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
-        connection = sqlite3.connect(path, timeout=5, isolation_level=None)
-        connection.execute("PRAGMA journal_mode=WAL")
-        # Losing the last rows in a power cut costs a second reading, nothing else.
-        connection.execute("PRAGMA synchronous=OFF")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, _SCHEMA_VERSION):
-            connection.close()
-            raise sqlite3.DatabaseError("another version")
-        connection.execute(_SCHEMA)
-        connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
-        os.chmod(path, 0o600)
+        with contextlib.ExitStack() as stack:
+            connection = sqlite3.connect(path, timeout=5, isolation_level=None)
+            stack.callback(connection.close)
+            connection.execute("PRAGMA journal_mode=WAL")
+            # Losing the last rows in a power cut costs a second reading, nothing else.
+            connection.execute("PRAGMA synchronous=OFF")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, _SCHEMA_VERSION):
+                raise _AnotherVersion
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+            os.chmod(path, 0o600)
+            stack.pop_all()
         return connection
+
+    def _give_up(self, exc: sqlite3.Error) -> None:
+        """Use it no more; and if it is damaged, or of a later version, delete it."""
+        self.close()
+        if exc.sqlite_errorcode & 0xFF not in _NOT_NOW:
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(OSError):
+                    self._path.with_name(self._path.name + suffix).unlink()
 
     def close(self) -> None:
         if self._connection is not None:
@@ -103,7 +119,8 @@ class StatCache:
             row = self._connection.execute(
                 "SELECT files FROM directory WHERE device = ? AND inode = ?", key
             ).fetchone()
-        except sqlite3.Error:
+        except sqlite3.Error as exc:
+            self._give_up(exc)
             return {}
         if row is None or len(row[0]) % RECORD.size:
             return {}
@@ -127,9 +144,9 @@ class StatCache:
                 self._connection.execute(
                     "DELETE FROM directory WHERE day < ?", (self._day - _UNUSED_DAYS,)
                 )
-        except sqlite3.Error:
+        except sqlite3.Error as exc:
             # Busy for five seconds, or the disk is full: the next ingest reads these files again.
-            self.close()
+            self._give_up(exc)
 
 
 def _settled(files: bytes | bytearray, limit: int) -> bytes:

@@ -10,7 +10,8 @@ from castfs.manifest.codec import (
     order_canonically,
 )
 from castfs.manifest.model import Directory, Entry, File, Manifest, Symlink, Tree, encode_xattrs
-from castfs.manifest.older import is_older, read_older
+from castfs.manifest.older import read_older
+from castfs.manifest.parsing import parse_manifest
 
 __all__ = [
     "Directory",
@@ -25,8 +26,8 @@ __all__ = [
     "digests_of",
     "encode_manifest",
     "encode_xattrs",
-    "is_older",
     "make_manifest",
     "order_canonically",
+    "parse_manifest",
     "read_older",
 ]

@@ -21,7 +21,7 @@ from castfs.digest import Digest
 from castfs.errors import ManifestError
 from castfs.manifest.checks import check_tree, decode_keys, find_bad_entry
 from castfs.manifest.model import Directory, Entry, File, Manifest, Sha256, Size, Symlink, Tree
-from castfs.paths import RelPath, escape
+from castfs.paths import ESCAPE, RelPath, escape
 
 FORMAT: Final = "castfs-manifest"
 VERSION: Final = 1
@@ -123,8 +123,18 @@ def compute_fingerprint(files: Mapping[RelPath, File]) -> Digest:
 
 def order_canonically(mapping: Mapping[bytes, E]) -> dict[RelPath, E]:
     """`mapping` in the order that the format wants: by the bytes of the escaped key."""
-    paths = sorted(mapping, key=lambda path: escape(path).encode())
+    paths = sorted(mapping)
+    if _any_escaped(paths):
+        paths.sort(key=lambda path: escape(path).encode())
     return {RelPath(path): mapping[path] for path in paths}
+
+
+def _any_escaped(paths: list[bytes]) -> bool:
+    """Escaping changes the order only where it changes a name, which is rare: look once at all."""
+    try:
+        return ESCAPE in b"/".join(paths).decode()
+    except UnicodeDecodeError:
+        return True
 
 
 def make_manifest(tree: Tree, *, created_at: float, source_path: str) -> Manifest:
@@ -203,15 +213,3 @@ def digests_of(raw: bytes) -> frozenset[str]:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise ManifestError(f"bad manifest: {exc}") from exc
     return frozenset(file.sha256 for file in wire.files.values())
-
-
-def is_current_format(raw: bytes) -> bool:
-    """Does `raw` claim to be of this format (and is not one of the older systems')?"""
-
-    class Probe(msgspec.Struct):
-        format: str | None = None
-
-    try:
-        return msgspec.json.decode(raw, type=Probe).format is not None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-        raise ManifestError(f"bad manifest: {exc}") from exc

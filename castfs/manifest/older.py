@@ -41,11 +41,6 @@ def _load(raw: bytes) -> dict[str, Any]:
     return document
 
 
-def is_older(raw: bytes) -> bool:
-    """Is `raw` a JSON object without our `format` key? ManifestError if it is no JSON object."""
-    return "format" not in _load(raw)
-
-
 def read_older(raw: bytes) -> Manifest:
     """The manifest as ours, with an id of its own. ManifestError names what is wrong."""
     document = _load(raw)

@@ -7,44 +7,42 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from castfs.digest import Digest
 from castfs.manifest import Entry, File, decode_manifest
+from castfs.repository.lookup import resolve_snapshot
 from castfs.repository.results import Found, StoreStats
-
-if TYPE_CHECKING:
-    from castfs.repository.store import Store
+from castfs.store import Depot
 
 #: A word of hex digits at least this long is taken for (the beginning of) a digest.
 _DIGEST_MIN = 7
 
 
-def find_in_snapshots(store: Store, what: str, snapshots: Sequence[str]) -> Iterator[Found]:
-    """See `Store.find`. A manifest that several records share is searched once, under the newest."""
+def find_in_snapshots(depot: Depot, what: str, snapshots: Sequence[str]) -> Iterator[Found]:
+    """See `Store.find`. A manifest that records share is searched once, under the newest."""
     matches = _matcher(what)
-    for snapshot_id, manifest_id in _chosen(store, snapshots):
-        tree = decode_manifest(store.depot.read_manifest(manifest_id)).tree
+    for snapshot_id, manifest_id in _chosen(depot, snapshots):
+        tree = decode_manifest(depot.read_manifest(manifest_id)).tree
         for path, entry in tree.iter_entries():
             if matches(path, entry):
-                is_file = isinstance(entry, File)
+                file = entry if isinstance(entry, File) else None
                 yield Found(
                     snapshot=snapshot_id,
                     manifest_id=manifest_id,
                     path=path,
-                    size_bytes=entry.size_bytes if is_file else 0,
-                    sha256=entry.sha256 if is_file else None,
+                    size_bytes=file.size_bytes if file else 0,
+                    sha256=file.sha256 if file else None,
                 )
 
 
-def _chosen(store: Store, words: Sequence[str]) -> Iterator[tuple[str, Digest]]:
+def _chosen(depot: Depot, words: Sequence[str]) -> Iterator[tuple[str, Digest]]:
     if words:
         for word in words:
-            snapshot = store.resolve(word)
+            snapshot = resolve_snapshot(depot, word)
             yield snapshot.id, snapshot.manifest_id
         return
     seen = set()
-    for record in store.iter_snapshots():
+    for record in depot.iter_records():
         if record.manifest not in seen:
             seen.add(record.manifest)
             yield record.id, Digest(record.manifest)
@@ -67,11 +65,10 @@ class _matcher:
         return self._pattern.match(name) is not None
 
 
-def compute_stats(store: Store) -> StoreStats:
-    depot = store.depot
+def compute_stats(depot: Depot) -> StoreStats:
     counts = Counter[str]()
     logical = 0
-    for record in store.iter_snapshots():
+    for record in depot.iter_records():
         counts["snapshots"] += 1
         logical += record.total_size_bytes
     for manifest_id in depot.iter_manifest_ids():
@@ -81,7 +78,7 @@ def compute_stats(store: Store) -> StoreStats:
         counts["blobs"] += 1
         counts["blob bytes"] += status.st_size
     return StoreStats(
-        store=store.path,
+        store=depot.path,
         snapshot_count=counts["snapshots"],
         manifest_count=counts["manifests"],
         manifest_bytes=counts["manifest bytes"],

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from castfs import settings
-from castfs.digest import parse_digest
-from castfs.errors import DamageError, NoStoreError, NotFoundError, StoreError
-from castfs.manifest import Manifest, decode_manifest, is_older, read_older
 from castfs.progress import SILENT, Progress
 from castfs.repository import naming
+from castfs.repository.lookup import load_manifest_file, resolve_snapshot
 from castfs.repository.snapshot import Snapshot
-from castfs.store import BlobDir, Depot, Record, ensure_depot, find_depot_above, open_depot
+from castfs.store import Depot, Record, ensure_depot, open_depot
 
 if TYPE_CHECKING:
     from castfs.diff import DiffResult
     from castfs.ingest.options import ScanOptions
     from castfs.mount import MountOptions, MountStatus
     from castfs.repository.results import Found, ImportResult, IngestResult, StoreStats
-
-#: Levels above a manifest file at which a `blobs` directory is looked for: an older archive has it
-#: four up (archive/manifests/<category>/<xx>/<id>.json), the flat layout two.
-_BLOBS_SEARCH_LEVELS = 5
 
 
 class Store:
@@ -67,25 +60,19 @@ class Store:
 
         NotFoundError, AmbiguousError, ManifestError.
         """
-        if naming.is_file_name(word):
-            return load_manifest_file(Path(word), store=self)
-        named = naming.resolve(self._depot, word)
-        manifest = decode_manifest(self._depot.read_manifest(named.manifest_id))
-        if manifest.id != named.manifest_id:
-            raise DamageError(f"manifest {named.manifest_id} holds another tree ({manifest.id})")
-        return Snapshot(manifest, self._depot.blobs, self._depot, named.record)
+        return resolve_snapshot(self._depot, word)
 
     def find(self, what: str, *, snapshots: Sequence[str] = ()) -> Iterator[Found]:
         """Where a path pattern (fnmatch, against the whole path or the last name) or a content (64
         hex digits, or seven and more) is held, newest snapshot first."""
         from castfs.repository.search import find_in_snapshots
 
-        return find_in_snapshots(self, what, snapshots)
+        return find_in_snapshots(self._depot, what, snapshots)
 
     def stats(self) -> StoreStats:
         from castfs.repository.search import compute_stats
 
-        return compute_stats(self)
+        return compute_stats(self._depot)
 
     # Writing --------------------------------------------------------------------------------
 
@@ -109,7 +96,7 @@ class Store:
         from castfs.repository.taking import ingest
 
         return ingest(
-            self,
+            self._depot,
             Path(source),
             options=options,
             output=output,
@@ -124,13 +111,13 @@ class Store:
         """Record a manifest file as a snapshot; blobs that only its own store has are copied in."""
         from castfs.repository.taking import import_manifest
 
-        return import_manifest(self, path, progress=progress)
+        return import_manifest(self._depot, path, progress=progress)
 
     def diff(self, before: str, after: str, *, ignore_mtime: bool = False) -> DiffResult:
         """What changed between two snapshots; either may be a directory, written with a `/`."""
         from castfs.repository.comparing import diff
 
-        return diff(self, before, after, ignore_mtime=ignore_mtime)
+        return diff(self._depot, before, after, ignore_mtime=ignore_mtime)
 
     # Mounting -------------------------------------------------------------------------------
 
@@ -161,50 +148,6 @@ def find_snapshot(word: str, *, store: str | os.PathLike[str] | None = None) -> 
     """The snapshot that `word` names, where the store may have to be found first: in `store`, else
     in the store (or older archive) that a manifest file lies in, else in the default one."""
     if naming.is_file_name(word):
-        given = open_store(store) if store is not None else None
-        return load_manifest_file(Path(word), store=given)
+        given = open_store(store).depot if store is not None else None
+        return load_manifest_file(Path(word), depot=given)
     return open_store(store).resolve(word)
-
-
-def read_manifest_bytes(raw: bytes) -> Manifest:
-    """A manifest of this or an older format."""
-    return read_older(raw) if is_older(raw) else decode_manifest(raw)
-
-
-def load_manifest_file(path: Path, *, store: Store | None) -> Snapshot:
-    """Read a manifest file and find its blobs: in `store`, beside it, or in the default store."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError as exc:
-        raise NotFoundError(f"no manifest file {path}", hint="see `castfs list`") from exc
-    except OSError as exc:
-        raise NotFoundError(f"cannot read {path}: {exc.strerror}") from exc
-    manifest = read_manifest_bytes(raw)
-    depot = store.depot if store is not None else find_depot_above(path)
-    if depot is None and (blobs := find_blobs_above(path)) is not None:
-        return Snapshot(manifest, BlobDir(blobs), None, None, path)
-    if depot is None:
-        try:
-            depot = open_store().depot
-        except NoStoreError as exc:
-            raise StoreError(
-                f"no blobs found for {path}", hint="give the store that has them with --store"
-            ) from exc
-    record = next((r for r in depot.iter_records() if r.manifest == manifest.id), None)
-    return Snapshot(manifest, depot.blobs, depot, record, path)
-
-
-def find_blobs_above(path: Path) -> Path | None:
-    for parent in list(path.absolute().parents)[:_BLOBS_SEARCH_LEVELS]:
-        candidate = parent / "blobs"
-        if candidate.is_dir():
-            return candidate
-    return None
-
-
-def parse_content(word: str) -> re.Pattern[str] | None:
-    """A digest or its prefix (seven digits at least) as a pattern; None if `word` is neither."""
-    try:
-        return re.compile(parse_digest(word))
-    except ValueError:
-        return re.compile(word) if re.fullmatch("[0-9a-f]{7,64}", word) else None

@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from castfs import atomic, settings
 from castfs.digest import Digest
@@ -17,19 +16,17 @@ from castfs.ingest import ScanOptions, StatCache, scan
 from castfs.manifest import Manifest, digests_of, encode_manifest
 from castfs.paths import display, escape
 from castfs.progress import SILENT, Progress
+from castfs.repository.lookup import has_blobs_beside, load_manifest_file
 from castfs.repository.results import ImportResult, IngestResult
 from castfs.store import Depot, Record, WriteSession
 from castfs.store.records import Skipped, format_time, new_record_id
-
-if TYPE_CHECKING:
-    from castfs.repository.store import Store
 
 #: Newest records among which the last snapshot of the same source is looked for.
 _PARENT_SEARCH = 256
 
 
 def ingest(
-    store: Store,
+    depot: Depot,
     source: Path,
     *,
     options: ScanOptions | None,
@@ -42,7 +39,6 @@ def ingest(
 ) -> IngestResult:
     started = time.monotonic()
     options = options or ScanOptions()
-    depot = store.depot
     label = escape(os.fsencode(os.path.abspath(source)))
     with (
         open_cache() as cache,
@@ -147,17 +143,18 @@ def write_copy(output: Path, manifest: Manifest) -> None:
         ) from exc
 
 
-def import_manifest(store: Store, path: Path, *, progress: Progress = SILENT) -> ImportResult:
+def import_manifest(depot: Depot, path: Path, *, progress: Progress = SILENT) -> ImportResult:
     """Record a manifest file. Blobs that the store lacks are copied from where the file lies."""
-    from castfs.repository.store import load_manifest_file
-
-    origin = load_manifest_file(path, store=None) if _has_blobs_beside(path) else None
-    manifest = (origin or load_manifest_file(path, store=store)).manifest
-    depot = store.depot
+    origin = load_manifest_file(path, depot=None) if has_blobs_beside(path) else None
+    manifest = (origin or load_manifest_file(path, depot=depot)).manifest
     wanted = {file.digest: file.size_bytes for file in manifest.tree.files.values()}
     progress.phase("importing", total=len(wanted))
     added = added_bytes = 0
-    with WriteSession(depot, purpose=f"import {display(os.fsencode(path))}") as session:
+    with contextlib.ExitStack() as stack:
+        if origin is not None:
+            stack.enter_context(origin.pinned("import"))
+        purpose = f"import {display(os.fsencode(path))}"
+        session = stack.enter_context(WriteSession(depot, purpose=purpose))
         blobs = list(wanted.items())
         missing = [
             blob for blob, there in zip(blobs, session.claim(blobs), strict=True) if not there
@@ -191,13 +188,6 @@ def import_manifest(store: Store, path: Path, *, progress: Progress = SILENT) ->
         added_count=added,
         added_bytes=added_bytes,
     )
-
-
-def _has_blobs_beside(path: Path) -> bool:
-    from castfs.repository.store import find_blobs_above
-    from castfs.store import find_depot_above
-
-    return find_depot_above(path) is not None or find_blobs_above(path) is not None
 
 
 def _copy_blob(session: WriteSession, fd: int, digest: Digest) -> None:

@@ -16,6 +16,7 @@ class BlobDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._fd = -1
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as exc:
@@ -86,7 +87,12 @@ class BlobDir:
             try:
                 with os.scandir(shard_fd) as entries:
                     for entry in entries:
-                        if len(entry.name) == 64:
-                            yield Digest(entry.name), entry.stat(follow_symlinks=False)
+                        if len(entry.name) != 64:
+                            continue
+                        try:
+                            status = entry.stat(follow_symlinks=False)
+                        except FileNotFoundError:  # collected meanwhile
+                            continue
+                        yield Digest(entry.name), status
             finally:
                 os.close(shard_fd)

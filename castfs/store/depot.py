@@ -159,7 +159,7 @@ def open_depot(path: Path) -> Depot:
         raise StoreError(f"cannot read the store at {path}: {exc.strerror}") from exc
     try:
         marker = msgspec.json.decode(raw, type=Marker)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise StoreError(f"{path / MARKER} is not a store's description: {exc}") from exc
     if marker.format != FORMAT or marker.version != VERSION:
         raise StoreError(
@@ -215,7 +215,9 @@ def _make_directories(path: Path, gid: int | None) -> None:
     mode = 0o700 if gid is None else 0o2770
     path.parent.mkdir(parents=True, exist_ok=True)
     existing = set(os.listdir(path)) if path.is_dir() else set()
-    strangers = {n for n in existing if not n.startswith("tmp-")} - {*_DIRECTORIES, *_LOCK_FILES}
+    # The marker may be there by now: another creator was faster.
+    ours = {*_DIRECTORIES, *_LOCK_FILES, MARKER}
+    strangers = {n for n in existing if not n.startswith("tmp-")} - ours
     if strangers:
         raise StoreError(
             f"{path} is not a store and not empty (it has {min(strangers)})",

@@ -70,6 +70,8 @@ class Lease:
         self._fd = os.open(self.path, flags, mode)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whatever the umask: a lease that the group's collector cannot open stops it.
+            os.fchmod(self._fd, mode)
             self._write(msgspec.json.encode(header) + b"\n")
         except BaseException:
             self.release()
@@ -94,6 +96,7 @@ class Lease:
             temp = self.manifest_path.parent.parent / "staging" / f"{self.id}.tmp"
             try:
                 shutil.copyfile(source, temp)
+                temp.chmod(0o444)
                 temp.replace(self.manifest_path)
             finally:
                 temp.unlink(missing_ok=True)
@@ -112,7 +115,12 @@ class Lease:
 
     def check(self) -> None:
         """StoreError if somebody removed the lease: what it protected may be gone."""
-        if os.fstat(self._fd).st_nlink == 0:
+        # Its name and not its link count: a collector renames what it gives up before it deletes.
+        try:
+            held = os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+        except FileNotFoundError:
+            held = False
+        if not held:
             raise StoreError(
                 f"the lease {self.path.name} was removed while in use; nothing was committed",
                 hint="run the command again",

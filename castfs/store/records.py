@@ -68,7 +68,7 @@ def decode_record(raw: bytes, *, where: str) -> Record:
     """DamageError names `where` if the file is not a record."""
     try:
         return _decoder.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise DamageError(
             f"snapshot record {where} cannot be read: {exc}",
             hint="restore the file from a backup, or move it away to give the snapshot up",

@@ -20,7 +20,7 @@ from typing import Self
 
 from castfs import atomic, syscalls
 from castfs.digest import Digest, digest_bytes
-from castfs.errors import CastfsError, StoreError
+from castfs.errors import CastfsError, DamageError, StoreError
 from castfs.store.depot import Depot
 from castfs.store.leases import Lease
 from castfs.store.records import Record, encode_record
@@ -123,9 +123,17 @@ class WriteSession:
         with self.depot.locks.shared():
             if not self.depot.record_path(record_id).exists():
                 return
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 self._lease.add_manifest(self.depot.manifest_path(manifest_id))
-                self.staging.protect(digests_of(self._lease.manifest_path.read_bytes()))
+            except FileNotFoundError:
+                return
+        # A damaged one protects nothing, and the session may be what heals it.
+        with contextlib.suppress(DamageError):
+            self.staging.protect(digests_of(self._lease.manifest_path.read_bytes()))
+
+    def beat(self) -> None:
+        """Show that the session lives while others work for it. Cheap to call often."""
+        self._lease.beat()
 
     def claim(self, blobs: Sequence[tuple[Digest, int]]) -> list[bool]:
         """Rely on (digest, size) that should be there. False: missing, or of another size."""
@@ -156,12 +164,13 @@ class WriteSession:
                     batch = names[start : start + LOCK_BATCH]
                     self._commit_batch(batch)
                     progress(len(batch))
-            if self._each_alone:
-                for shard in shards:
-                    atomic.fsync_dir(blobs.path / shard)
-                os.fsync(blobs.dir_fd)
             # Always, also when nothing was staged: a blob that was claimed may be another
             # writer's rename that is not on the medium yet.
+            if self._each_alone:
+                for shard in os.listdir(blobs.dir_fd):
+                    if len(shard) == 2:
+                        atomic.fsync_dir(blobs.path / shard)
+                os.fsync(blobs.dir_fd)
             self._sync()
 
     def _commit_batch(self, digests: Sequence[Digest]) -> None:

@@ -1,0 +1,5 @@
+"""Archives: a tree as one tar, tar.zst or zip file. The same tree gives the same bytes."""
+
+from castfs.archive.export import ArchiveResult, Format, export_archive, format_for, write_archive
+
+__all__ = ["ArchiveResult", "Format", "export_archive", "format_for", "write_archive"]

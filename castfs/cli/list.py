@@ -1,0 +1,133 @@
+"""`castfs list`: the snapshots of a store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from castfs.cli import output
+from castfs.cli.documents import print_document
+from castfs.cli.invocation import Invocation, json_option, refuse_both, verb
+from castfs.cli.tables import print_table
+from castfs.cli.units import format_size, format_time
+from castfs.cli.words import TEXT
+from castfs.errors import DamageError
+from castfs.paths import escape
+
+if TYPE_CHECKING:
+    from castfs.store import Depot, Record
+
+#: Digits of an id that are shown: those of its time, to the millisecond.
+ID_DIGITS = 12
+
+
+@verb("list")
+@click.option("--source", metavar="DIR", help="Only snapshots of this directory.")
+@click.option("--name", type=TEXT, help="Only snapshots of this name.")
+@click.option(
+    "--tag", "tags", type=TEXT, multiple=True, help="Only those with this tag (repeatable)."
+)
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="Only the newest N.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the ids alone, whole.")
+@json_option
+def command(
+    invocation: Invocation,
+    *,
+    source: str | None,
+    name: str | None,
+    tags: tuple[str, ...],
+    limit: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """List the snapshots in the store, newest first.
+
+    A record that cannot be read is reported, and the others are listed all the same; the exit code
+    is 5 then.
+
+    \b
+    Examples:
+      castfs list
+      castfs list --source ./repo -n 5
+      castfs list --name sensors --json
+      castfs show $(castfs list -q -n 1)
+    """
+    refuse_both(as_json, quiet)
+    store = invocation.open_store()
+    damaged: list[DamageError] = []
+    records: list[Record] = []
+    for record in iter_readable(store.depot, damaged):
+        if matches(record, source=source, name=name, tags=tags):
+            records.append(record)
+            if len(records) == limit:
+                break
+    if as_json:
+        print_document(records)
+    elif quiet:
+        output.lines(record.id for record in records)
+    elif records:
+        print_records(records)
+    elif not damaged:
+        output.note(
+            f"no such snapshots in {store.path}"
+            if source or name or tags
+            else f"no snapshots in {store.path}"
+        )
+    for error in damaged:
+        output.note(f"castfs: {error}")
+    return DamageError.exit_code if damaged else 0
+
+
+def iter_readable(depot: Depot, damaged: list[DamageError]) -> Iterator[Record]:
+    """The records, newest first; what is not one goes to `damaged`."""
+    for record_id in depot.iter_record_ids():
+        try:
+            yield depot.read_record(record_id)
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        except DamageError as exc:
+            damaged.append(exc)
+        except OSError as exc:
+            path = depot.record_path(record_id)
+            damaged.append(DamageError(f"snapshot record {path} cannot be read: {exc.strerror}"))
+
+
+def matches(record: Record, *, source: str | None, name: str | None, tags: Sequence[str]) -> bool:
+    if source is not None:
+        # As it was recorded, or as a directory from here.
+        given = (source, os.path.abspath(source), os.path.realpath(source))
+        if record.source not in {escape(os.fsencode(path)) for path in given}:
+            return False
+    if name is not None and record.name != name:
+        return False
+    return set(tags) <= set(record.tags)
+
+
+def print_records(records: Sequence[Record]) -> None:
+    digits = unique_digits([record.id for record in records])
+    print_table(
+        ("ID", "DATE", "NAME", ">FILES", ">SIZE", "MANIFEST", "SOURCE"),
+        [
+            (
+                record.id[:digits],
+                format_time(record.created_at),
+                record.name or "",
+                f"{record.file_count:,}",
+                format_size(record.total_size_bytes),
+                record.manifest[:ID_DIGITS],
+                record.source,
+            )
+            for record in records
+        ],
+    )
+
+
+def unique_digits(ids: Sequence[str]) -> int:
+    """Digits that tell these ids apart: more than usual where two were made in one millisecond."""
+    digits = ID_DIGITS
+    while len({each[:digits] for each in ids}) < len(set(ids)):
+        digits += 1
+    return digits

@@ -1,0 +1,70 @@
+"""The argument SNAPSHOT, and what a shell offers for it: the ids and names that the store has."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from castfs.cli.invocation import Invocation
+from castfs.cli.output import one_line
+from castfs.cli.units import format_time
+from castfs.errors import CastfsError
+
+#: Records that are read for one press of Tab: about 20 ms.
+_RECORDS = 500
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class SnapshotWord(click.ParamType[str]):
+    """A snapshot, by id, name or manifest file; resolved by the verb."""
+
+    name = "snapshot"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value:
+            self.fail("the snapshot's name is empty", param, ctx)
+        return str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return complete_snapshot(ctx, incomplete)
+
+
+SNAPSHOT = SnapshotWord()
+
+
+def snapshot_argument(name: str = "snapshot") -> Callable[[Decorated], Decorated]:
+    return click.argument(name, metavar=name.upper(), type=SNAPSHOT)
+
+
+def complete_snapshot(context: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Ids (12 digits) and names that begin with `incomplete`; files too once it has a `/`."""
+    if "/" in incomplete:
+        return [CompletionItem(incomplete, type="file")]
+    invocation = context.find_object(Invocation) or Invocation()
+    found: dict[str, str] = {}
+    try:
+        depot = invocation.open_store().depot
+        for record_id in itertools.islice(depot.iter_record_ids(), _RECORDS):
+            try:
+                record = depot.read_record(record_id)
+            except (CastfsError, OSError):
+                continue
+            what = one_line(f"{format_time(record.created_at)} {record.source}")
+            found.setdefault(record.id[:12], what)
+            if record.name:
+                found.setdefault(record.name, what)
+    except (CastfsError, OSError):
+        # A shell has no place for an error message; the command itself will give it.
+        return []
+    return [
+        CompletionItem(word, help=what)
+        for word, what in found.items()
+        if word.startswith(incomplete)
+    ]

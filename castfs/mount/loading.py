@@ -1,0 +1,135 @@
+"""From a request to something that can be served: pin, read, check, compile."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from castfs.digest import Digest
+from castfs.errors import BlobError, ManifestError, MountError
+from castfs.manifest import Manifest, decode_manifest, encode_manifest, parse_manifest
+from castfs.mount.request import MountRequest
+from castfs.paths import RelPath, display
+from castfs.store import BlobDir, Depot, Pin, open_depot, pin_foreign, pin_manifest
+from castfs.tree import Presentation, compile_tree
+from castfs.view import Contents, SnapshotView
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A snapshot that is pinned and ready to be served. `pin` is None where there is no store."""
+
+    view: SnapshotView
+    contents: Contents
+    pin: Pin | None
+
+
+@contextlib.contextmanager
+def loaded(request: MountRequest) -> Iterator[Loaded]:
+    """Hold a snapshot for as long as the context lasts.
+
+    Errors as they come from store and manifest; BlobError if a manifest from outside names blobs
+    that are not there.
+    """
+    with contextlib.ExitStack() as stack:
+        with _without_collector():
+            result = _load(request, stack)
+        yield result
+
+
+def _load(request: MountRequest, stack: contextlib.ExitStack) -> Loaded:
+    depot = open_depot(request.store) if request.store else None
+    blobs = stack.enter_context(contextlib.closing(BlobDir(request.blob_dir)))
+    pin: Pin | None = None
+    if request.manifest_file is not None:
+        manifest = read_manifest_file(request.manifest_file)
+        if depot is not None:
+            chunks = list(encode_manifest(manifest))
+            pin = stack.enter_context(pin_foreign(depot, chunks, purpose=_purpose(request)))
+        _check_blobs(manifest, blobs)
+    elif depot is not None:
+        pin = stack.enter_context(_pin_own(depot, request))
+        manifest = decode_manifest(depot.read_manifest(Digest(request.manifest_id)))
+    else:
+        raise MountError("neither a store nor a manifest file was given")
+    if manifest.id != request.manifest_id:
+        raise ManifestError(
+            f"the manifest has id {manifest.id} instead of {request.manifest_id}",
+            hint="was it replaced just now? run the command again",
+        )
+    view = SnapshotView(compile_tree(manifest.tree, _presentation(request)))
+    return Loaded(view, Contents(view, blobs, verify=request.options.verify), pin)
+
+
+def read_manifest_file(path: Path) -> Manifest:
+    """A manifest of this format or an older one. ManifestError names the file."""
+    try:
+        raw = path.read_bytes()
+    except OSError as exc:
+        raise ManifestError(f"cannot read the manifest {path}: {exc.strerror}") from exc
+    try:
+        return parse_manifest(raw)
+    except ManifestError as exc:
+        raise ManifestError(f"{path}: {exc.message}", hint=exc.hint) from exc
+
+
+def _pin_own(depot: Depot, request: MountRequest) -> contextlib.AbstractContextManager[Pin]:
+    return pin_manifest(
+        depot,
+        Digest(request.manifest_id),
+        purpose=_purpose(request),
+        record_id=request.record_id,
+    )
+
+
+def _purpose(request: MountRequest) -> str:
+    # A lease is JSON, which has no lone surrogates.
+    return f"mount at {display(os.fsencode(request.mountpoint))}"
+
+
+def _presentation(request: MountRequest) -> Presentation:
+    options = request.options
+    return Presentation(
+        owner=os.getuid(),
+        group=os.getgid(),
+        uid=options.uid,
+        gid=options.gid,
+        umask=options.umask,
+    )
+
+
+def _check_blobs(manifest: Manifest, blobs: BlobDir) -> None:
+    """Nobody promised that the store has them: they may have been collected before the pin."""
+    wrong: dict[str, RelPath] = {}
+    sizes: dict[str, int | None] = {}
+    for path, file in manifest.tree.files.items():
+        if file.sha256 not in sizes:
+            sizes[file.sha256] = blobs.size(file.sha256)
+        if sizes[file.sha256] != file.size_bytes:
+            wrong.setdefault(file.sha256, path)
+    if wrong:
+        digest, path = next(iter(wrong.items()))
+        count = f"{len(wrong)} of {len(sizes)} blobs are" if len(wrong) > 1 else "a blob is"
+        raise BlobError(
+            f"{count} missing from {blobs.path} or of the wrong size, "
+            f"such as {digest} of {display(path)}",
+            digest=digest,
+            hint="give the store that has them with --store, or import them first",
+        )
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Building millions of objects that all stay would make Python's collector look at them again
+    and again: a third of the time. What exists when serving begins is never looked at."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

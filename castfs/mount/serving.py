@@ -1,0 +1,239 @@
+"""The process that serves a mount: from a request to the end of the mount.
+
+Only this module and `operations` import pyfuse3 and trio, which takes 170 ms; whoever launches a
+mount imports neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import resource
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from castfs.errors import MountError
+from castfs.mount import registry
+from castfs.mount.loading import Loaded, loaded
+from castfs.mount.mountinfo import FILESYSTEM_TYPE, SOURCE_PREFIX, find_mount
+from castfs.mount.operations import make_operations
+from castfs.mount.request import MountRequest, MountStatus
+from castfs.mount.wording import shown
+from castfs.store import Pin
+
+log = logging.getLogger("castfs.mount")
+
+#: How often the pin is told that we live; it writes only when its own interval has passed.
+BEAT_SECONDS = 60.0
+#: How long a fresh mount may take to answer its own process.
+ANSWER_SECONDS = 10.0
+#: How long requests in flight may take after a signal, before they are given up with the mount.
+GRACE_SECONDS = 5.0
+#: Requests that are served at once; the kernel itself sends at most 12 read-aheads besides those
+#: that processes wait for (FUSE_DEFAULT_MAX_BACKGROUND).
+MAX_TASKS = 256
+#: Doubles sequential first reads; the kernel's default for FUSE is 128 (needs root).
+READ_AHEAD_KB = 1024
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def serve(request: MountRequest, on_ready: Callable[[MountStatus], None]) -> MountStatus:
+    """Mount, call `on_ready` once the mount answers, and return when the mount has ended.
+
+    It ends by SIGINT, SIGTERM, SIGHUP or an unmount from outside. Runs in the main thread, because
+    signals do. The mount point has been prepared (`preflight`). After an error nothing is mounted.
+    """
+    _raise_descriptor_limit()
+    status = _describe(request)
+    # The entry outlives the pin: whoever waits for the entry's lock finds the pin gone.
+    with registry.entered(status), loaded(request) as snapshot:
+        if snapshot.pin is not None and not snapshot.pin.protected:
+            status = replace(status, warnings=(_unprotected(request),))
+        server = _Server(request, snapshot, lambda: on_ready(status))
+        trio.run(server.run)
+        if server.failure is not None:
+            raise server.failure
+    return status
+
+
+class _Server:
+    """One mount from its beginning to its end. `failure` is what ended it, if not a wish."""
+
+    def __init__(
+        self, request: MountRequest, snapshot: Loaded, on_ready: Callable[[], None]
+    ) -> None:
+        self.failure: Exception | None = None
+        self._request = request
+        self._snapshot = snapshot
+        self._on_ready = on_ready
+        self._device: tuple[int, int] | None = None
+
+    async def run(self) -> None:
+        # Signals are caught before there is a mount that they could leave behind.
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
+            operations = make_operations(self._snapshot.view, self._snapshot.contents)
+            try:
+                _init(operations, self._request)
+            except MountError as exc:
+                self.failure = exc
+                return
+            try:
+                async with trio.open_nursery() as nursery:
+                    scope = nursery.cancel_scope
+                    nursery.start_soon(self._answer_requests, scope)
+                    nursery.start_soon(self._make_ready, scope)
+                    nursery.start_soon(_end_on_signal, signals, scope)
+                    if self._snapshot.pin is not None:
+                        nursery.start_soon(_beat, self._snapshot.pin)
+            finally:
+                self._close()
+
+    async def _answer_requests(self, scope: trio.CancelScope) -> None:
+        try:
+            await pyfuse3.main(max_tasks=MAX_TASKS)
+        except Exception as exc:
+            log.exception("the mount ends")
+            self.failure = MountError(f"the mount has failed: {exc}")
+        scope.cancel()
+
+    async def _make_ready(self, scope: trio.CancelScope) -> None:
+        path = self._request.mountpoint
+        try:
+            with trio.fail_after(ANSWER_SECONDS):
+                status = await trio.to_thread.run_sync(os.stat, path, abandon_on_cancel=True)
+            self._device = os.major(status.st_dev), os.minor(status.st_dev)
+            _raise_read_ahead(self._device)
+            log.info("mounted %s at %s", self._request.manifest_id, shown(path))
+        except trio.TooSlowError:
+            self.failure = MountError(f"the new mount at {shown(path)} does not answer")
+        except OSError as exc:
+            self.failure = MountError(f"the new mount at {shown(path)} fails: {exc.strerror}")
+        else:
+            try:
+                self._on_ready()
+            except Exception as exc:
+                self.failure = exc
+        if self.failure is not None:
+            scope.cancel()
+
+    def _close(self) -> None:
+        """Unmount unless that has happened: never what lies beneath, or was mounted there since."""
+        mounted = find_mount(self._request.mountpoint)
+        ours = (
+            mounted is not None
+            and mounted.is_castfs
+            and mounted.manifest_id == self._request.manifest_id
+            and self._device in (None, mounted.device)
+        )
+        pyfuse3.close(unmount=ours)
+        log.info("unmounted %s", shown(self._request.mountpoint))
+
+
+async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for number in signals:
+        log.info("ending by signal %d", number)
+        pyfuse3.terminate()
+        await trio.sleep(GRACE_SECONDS)
+        scope.cancel()
+
+
+async def _beat(pin: Pin) -> None:
+    while True:
+        await trio.sleep(BEAT_SECONDS)
+        try:
+            await trio.to_thread.run_sync(pin.beat, abandon_on_cancel=True)
+        except OSError as exc:
+            log.warning("cannot show the store that this mount is in use: %s", exc)
+
+
+def _init(operations: pyfuse3.Operations, request: MountRequest) -> None:
+    options = {
+        "default_permissions",
+        f"fsname={SOURCE_PREFIX}{request.manifest_id}",
+        f"subtype={FILESYSTEM_TYPE.removeprefix('fuse.')}",
+        *request.options.flags(),
+    }
+    if request.options.is_shared(os.geteuid()):
+        options.add("allow_other")
+    with tempfile.TemporaryFile() as said:
+        try:
+            with _stderr_into(said.fileno()):
+                pyfuse3.init(operations, str(request.mountpoint), options)
+        except RuntimeError as exc:
+            said.seek(0)
+            raise _explain(said.read().decode(errors="replace"), request.mountpoint) from exc
+
+
+@contextlib.contextmanager
+def _stderr_into(fd: int) -> Iterator[None]:
+    """libfuse and fusermount3 write the reason of a failure there, and return none."""
+    try:
+        saved = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
+    except OSError:  # somebody closed it (2>&-)
+        saved = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(fd, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _explain(said: str, mountpoint: Path) -> MountError:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    reason = lines[-1] if lines else "libfuse gives no reason"
+    hint = None
+    if "Operation not permitted" in reason:
+        hint = (
+            "in a container: start it with `--device /dev/fuse --cap-add SYS_ADMIN`; "
+            "else: is fusermount3 installed set-uid root?"
+        )
+    elif "user_allow_other" in reason:
+        hint = "leave allow_other away, or have root add that line"
+    elif "too many FUSE filesystems" in reason:
+        hint = "unmount some, or raise mount_max in /etc/fuse.conf"
+    return MountError(f"cannot mount at {shown(mountpoint)}: {reason}", hint=hint)
+
+
+def _describe(request: MountRequest) -> MountStatus:
+    options = replace(request.options, allow_other=request.options.is_shared(os.geteuid()))
+    return MountStatus(
+        mountpoint=request.mountpoint,
+        manifest_id=request.manifest_id,
+        record_id=request.record_id,
+        label=request.label or None,
+        since=time.time(),
+        pid=os.getpid(),
+        store=request.store,
+        options=str(options),
+        log=registry.log_path(request.mountpoint),
+    )
+
+
+def _unprotected(request: MountRequest) -> str:
+    return (
+        f"this mount is not protected from `castfs gc`: the store {request.store} can neither "
+        "be written nor locked"
+    )
+
+
+def _raise_descriptor_limit() -> None:
+    """Every open file holds its blob's descriptor; the usual soft limit is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _raise_read_ahead(device: tuple[int, int]) -> None:
+    with contextlib.suppress(OSError):
+        Path(f"/sys/class/bdi/{device[0]}:{device[1]}/read_ahead_kb").write_text(f"{READ_AHEAD_KB}")
