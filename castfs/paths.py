@@ -20,7 +20,7 @@ DEPTH_MAX = 20_000
 
 #: SYMBOL FOR ESCAPE. Rare in file names, and itself escaped, so every text has one reading.
 ESCAPE = "\u241b"
-#: Characters of a name at each end that an error message shows.
+#: Bytes at each end of a long name that an error message shows.
 _SHOWN_ENDS = 150
 _ESCAPED = re.compile(ESCAPE + "(..)?")
 _HEX_PAIR = re.compile("[0-9a-f]{2}")
@@ -103,10 +103,10 @@ def display(raw: bytes) -> str:
 
 
 def shown(raw: bytes) -> str:
-    """`raw` for an error message: as `display`, with the middle cut out of what is long."""
-    text = display(raw) if len(raw) <= 4 * _SHOWN_ENDS else ""
-    if text and len(text) <= 2 * _SHOWN_ENDS:
-        return text
-    # Of the ends only: a hostile name may have a hundred megabytes.
-    head, tail = display(raw[:_SHOWN_ENDS]), display(raw[-_SHOWN_ENDS:])
-    return f"{head[:_SHOWN_ENDS]}…{tail[-_SHOWN_ENDS:]}" if raw else ""
+    """`raw` for an error message: as `display`, without the middle of what is long.
+
+    Only what is shown is looked at: a hostile name may have a hundred megabytes.
+    """
+    if len(raw) <= 2 * _SHOWN_ENDS:
+        return display(raw)
+    return f"{display(raw[:_SHOWN_ENDS])}…{display(raw[-_SHOWN_ENDS:])}"

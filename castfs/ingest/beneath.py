@@ -41,3 +41,17 @@ def open_beneath(root_fd: int, path: bytes, expected: Identity | None) -> int:
         os.close(fd)
         raise FileNotFoundError(2, "the directory was replaced", path)
     return fd
+
+
+def open_stepwise(root_fd: int, path: bytes) -> int:
+    """The same without knowing the inode: one component at a time, none of them a symlink."""
+    fd = os.dup(root_fd)
+    try:
+        for name in path.split(b"/") if path else ():
+            deeper = os.open(name, _FLAGS, dir_fd=fd)
+            os.close(fd)
+            fd = deeper
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

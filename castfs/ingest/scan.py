@@ -12,16 +12,17 @@ import stat
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from castfs.digest import Digest
 from castfs.errors import SourceError
 from castfs.ignore import Rule, Scope, open_root_scope
-from castfs.ingest.beneath import Identity, identity, open_beneath
+from castfs.ingest.beneath import Identity, identity, open_beneath, open_stepwise
 from castfs.ingest.builder import TreeBuilder
 from castfs.ingest.losses import Limits, Losses
 from castfs.ingest.options import ScanOptions, ScanResult
+from castfs.ingest.presence import PresenceCheck
 from castfs.ingest.readers import Readers
 from castfs.ingest.reading import TakenFile, Unreadable, check_time, read_xattrs
 from castfs.ingest.statcache import DirKey, StatCache, dir_key, pack
@@ -62,18 +63,20 @@ def scan(
     cache: StatCache,
     options: ScanOptions,
     readers: int,
+    presence: PresenceCheck | None = None,
     keep_out: Identity | None = None,
     progress: Progress = SILENT,
 ) -> ScanResult:
     """Read directory (or file) `source` into `session` and describe it.
 
-    Without a session nothing is stored, only hashed. `keep_out` is a directory that is left out
-    wherever it turns up (the store). SourceError, UnreadableError, LimitError; StoreError and
-    OSError where the store fails.
+    Without a session nothing is stored, only hashed. `presence` vouches for contents of a pinned
+    manifest. `keep_out` is a directory that is left out wherever it turns up (the store).
+    SourceError, UnreadableError, LimitError; StoreError and OSError where the store fails.
     """
     xattrs = options.xattrs and not options.reproducible
     with Readers(session, xattrs=xattrs, count=readers) as pool:
-        return _Scanner(source, session, cache, options, pool, keep_out, progress).run()
+        scanner = _Scanner(source, session, cache, options, pool, presence, keep_out, progress)
+        return scanner.run()
 
 
 class _Scanner:
@@ -84,6 +87,7 @@ class _Scanner:
         cache: StatCache,
         options: ScanOptions,
         readers: Readers,
+        presence: PresenceCheck | None,
         keep_out: Identity | None,
         progress: Progress,
     ) -> None:
@@ -93,6 +97,9 @@ class _Scanner:
         self._cache = cache
         self._options = options
         self._readers = readers
+        self._presence = presence
+        #: Contents that need not be claimed: they are pinned, and another process looks at them.
+        self._vouched: Container[str] = presence.digests if presence else ()
         self._keep_out = keep_out
         self._progress = progress
         self._tree = TreeBuilder(options)
@@ -121,6 +128,7 @@ class _Scanner:
             else:
                 self._walk(root_fd)
             self._claim(root_fd)
+            self._settle_vouched(root_fd)
             self._collect(wait=True)
             self._read_other_names(root_fd)
         finally:
@@ -231,6 +239,8 @@ class _Scanner:
         keeps_all = scope.keeps_all
         wants_xattrs = self._tree.wants_xattrs
         subdirs: list[tuple[bytes, Identity, Scope]] = []
+        vouched = self._vouched
+        kept: list[tuple[os.stat_result, Digest]] = []
         known: list[_Known] = []
         unknown: list[_Unknown] = []
         for name, entry in names.items():
@@ -258,7 +268,12 @@ class _Scanner:
                 ):
                     # Setting an attribute changes the ctime, so it cannot have escaped us.
                     found = self._xattrs_of(fd, child, name) if wants_xattrs else {}
-                    known.append((child, st, Digest(was[3].hex()), found, here))
+                    digest = Digest(was[3].hex())
+                    if digest in vouched:
+                        self._tree.add_file(child, st, digest, found)
+                        kept.append((st, digest))
+                    else:
+                        known.append((child, st, digest, found, here))
                 else:
                     unknown.append((name, st.st_size))
             elif kind == stat.S_IFDIR:
@@ -270,11 +285,13 @@ class _Scanner:
                 self._take_symlink(fd, child, name, st)
             else:
                 self._losses.skip_special(child, st)
+        self._count_unchanged(len(kept), sum(st.st_size for st, _ in kept))
         self._known += known
         if unknown:
             # The row is written again as a whole, so it starts with what is still right in it.
             row = self._rows.setdefault(key, bytearray())
-            for _, st, digest, *_ in known:
+            kept += [(st, digest) for _, st, digest, *_ in known]
+            for st, digest in kept:
                 row += pack(st, digest)
             self._submit_all(fd, path, key, unknown)
         return subdirs
@@ -405,12 +422,34 @@ class _Scanner:
                 gone.setdefault((parent, here), []).append((name, st.st_size))
         for (parent, here), files in gone.items():
             self._read_again(root_fd, parent, here, files)
-        there = sum(claims)
-        self._unchanged += there
-        self._deduplicated[0] += there
+        self._count_unchanged(sum(claims), size)
+
+    def _count_unchanged(self, count: int, size: int) -> None:
+        self._unchanged += count
+        self._deduplicated[0] += count
         self._deduplicated[1] += size
-        if there:
-            self._progress.advance(there, size)
+        if count > 0:
+            self._progress.advance(count, size)
+
+    def _settle_vouched(self, root_fd: int) -> None:
+        """Read the files again whose blob turned out not to be there."""
+        bad = self._presence.wait() if self._presence else frozenset()
+        if not bad:
+            return
+        gone = [(path, file) for path, file in self._tree.files.items() if file.sha256 in bad]
+        for path, file in gone:
+            del self._tree.files[path]
+            self._count_unchanged(-1, -file.size_bytes)
+            parent, name = split(path)
+            try:
+                fd = open_stepwise(root_fd, parent)
+            except OSError as exc:
+                self._fail_entry(path, exc)
+                continue
+            try:
+                self._submit(fd, parent, _NO_ROW, [name], file.size_bytes)
+            finally:
+                os.close(fd)
 
     def _read_again(
         self, root_fd: int, parent: bytes, expected: Identity, files: Sequence[_Unknown]

@@ -78,8 +78,8 @@ class StatCache:
             try:
                 self._connection = self._open(path)
             except sqlite3.Error as exc:
-                self._give_up(exc)
-                self._connection = self._open(path)
+                if self._give_up(exc):
+                    self._connection = self._open(path)
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
@@ -98,13 +98,15 @@ class StatCache:
             stack.pop_all()
         return connection
 
-    def _give_up(self, exc: sqlite3.Error) -> None:
-        """Use it no more; and if it is damaged, or of a later version, delete it."""
+    def _give_up(self, exc: sqlite3.Error) -> bool:
+        """Use it no more; and if it is damaged, or of a later version, delete it (True)."""
         self.close()
-        if exc.sqlite_errorcode & 0xFF not in _NOT_NOW:
-            for suffix in ("", "-wal", "-shm"):
-                with contextlib.suppress(OSError):
-                    self._path.with_name(self._path.name + suffix).unlink()
+        if exc.sqlite_errorcode & 0xFF in _NOT_NOW:
+            return False
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                self._path.with_name(self._path.name + suffix).unlink()
+        return True
 
     def close(self) -> None:
         if self._connection is not None:
@@ -122,7 +124,7 @@ class StatCache:
         except sqlite3.Error as exc:
             self._give_up(exc)
             return {}
-        if row is None or len(row[0]) % RECORD.size:
+        if row is None or not isinstance(row[0], bytes) or len(row[0]) % RECORD.size:
             return {}
         return {ino: (size, m, c, raw) for ino, size, m, c, raw in RECORD.iter_unpack(row[0])}
 

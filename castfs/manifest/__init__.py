@@ -1,11 +1,12 @@
 """Manifests: what a directory tree was, as an immutable JSON document. docs/FORMAT.md owns it."""
 
 from castfs.manifest.codec import (
+    blob_sizes,
     compute_fingerprint,
     compute_id,
     decode_manifest,
-    digests_of,
     encode_manifest,
+    is_stored_whole,
     make_manifest,
     order_canonically,
 )
@@ -20,12 +21,13 @@ __all__ = [
     "Manifest",
     "Symlink",
     "Tree",
+    "blob_sizes",
     "compute_fingerprint",
     "compute_id",
     "decode_manifest",
-    "digests_of",
     "encode_manifest",
     "encode_xattrs",
+    "is_stored_whole",
     "make_manifest",
     "order_canonically",
     "parse_manifest",

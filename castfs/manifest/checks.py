@@ -6,6 +6,7 @@ costs a few dictionary look-ups, and the slow, exact functions run only to word 
 
 from __future__ import annotations
 
+import base64
 import binascii
 import re
 from collections import Counter
@@ -14,9 +15,9 @@ from typing import TypeVar
 
 import msgspec
 
-from castfs.errors import ManifestError
 from castfs.manifest.model import Directory, Entry, File, Symlink, Tree
-from castfs.paths import DEPTH_MAX, NAME_MAX, RelPath, display, escape, parse_relpath, unescape
+from castfs.manifest.wording import bad_manifest
+from castfs.paths import DEPTH_MAX, NAME_MAX, RelPath, parse_relpath, shown, unescape
 
 #: PATH_MAX without its NUL: what readlink(2) can return.
 TARGET_MAX = 4095
@@ -29,10 +30,21 @@ E = TypeVar("E", bound=Entry)
 
 
 def decode_keys(mapping: dict[str, E]) -> dict[RelPath, E]:
+    """The entries by their paths as bytes, in the order of the file, which must be that of the
+    keys' bytes."""
+    _check_order(mapping)
     try:
         return {RelPath(unescape(key)): entry for key, entry in mapping.items()}
-    except (ValueError, UnicodeError) as exc:
-        raise ManifestError(f"bad manifest: {exc}") from exc
+    except ValueError as exc:
+        raise bad_manifest(exc) from exc
+
+
+def _check_order(mapping: dict[str, E]) -> None:
+    # Code points sort as their UTF-8 does. Sorting what is sorted takes one comparison each.
+    keys = list(mapping)
+    for key, sorted_key in zip(keys, sorted(keys), strict=True):
+        if key is not sorted_key:
+            raise bad_manifest(f"{shown(key.encode())} is not where its key sorts")
 
 
 def check_tree(tree: Tree) -> None:
@@ -51,14 +63,14 @@ def check_tree(tree: Tree) -> None:
     for path in dirs:
         if path.count(b"/") >= DEPTH_MAX:
             _refuse_path(path)
-    check_digests(tree.files)
+    _check_contents(tree.files)
     _check_conflicts(tree)
     _check_links(tree.files)
     _check_links(tree.symlinks)
     for path, link in tree.symlinks.items():
         _check_target(path, link)
     if tree.total_size_bytes > 2**63 - 1:
-        raise ManifestError("bad manifest: absurd total size")
+        raise bad_manifest("absurd total size")
     kinds: tuple[Mapping[RelPath, Entry], ...] = ({RelPath(b""): tree.root}, *_kinds(tree))
     for mapping in kinds:
         for path, entry in mapping.items():
@@ -74,19 +86,19 @@ def _refuse_path(path: bytes) -> None:
     try:
         parse_relpath(path)
     except ValueError as exc:
-        raise ManifestError(f"bad manifest: {exc}") from exc
-    raise ManifestError(f"bad manifest: {display(path)} has no directory entry for its parent")
+        raise bad_manifest(exc) from exc
+    raise bad_manifest(f"{shown(path)} has no directory entry for its parent")
 
 
-def check_digests(files: Mapping[RelPath, File]) -> None:
-    """Every digest is lower-case hex; the decoder has seen to the length."""
-    if _HEX.fullmatch("".join([file.sha256 for file in files.values()])):
-        return
+def _check_contents(files: Mapping[RelPath, File]) -> None:
+    """Every digest is lower-case hex (the decoder has seen to the length) and has one size."""
+    sizes = {file.sha256: file.size_bytes for file in files.values()}
+    if not _HEX.fullmatch("".join(sizes)):
+        path = next(path for path, file in files.items() if not _HEX.fullmatch(file.sha256))
+        raise bad_manifest(f"file {shown(path)}: sha256 is not 64 lower-case hex digits")
     for path, file in files.items():
-        if not _HEX.fullmatch(file.sha256):
-            raise ManifestError(
-                f"bad manifest: file {display(path)}: sha256 is not 64 lower-case hex digits"
-            )
+        if sizes[file.sha256] != file.size_bytes:
+            raise bad_manifest(f"file {shown(path)}: another file of this sha256 has another size")
 
 
 def _check_conflicts(tree: Tree) -> None:
@@ -96,7 +108,7 @@ def _check_conflicts(tree: Tree) -> None:
         | (tree.symlinks.keys() & tree.files.keys())
     )
     if twice:
-        raise ManifestError(f"bad manifest: {display(min(twice))} is of two kinds at once")
+        raise bad_manifest(f"{shown(min(twice))} is of two kinds at once")
 
 
 def _check_links(mapping: Mapping[RelPath, File] | Mapping[RelPath, Symlink]) -> None:
@@ -109,49 +121,47 @@ def _check_links(mapping: Mapping[RelPath, File] | Mapping[RelPath, Symlink]) ->
             continue
         try:
             leader = RelPath(unescape(entry.hardlink))
-        except (ValueError, UnicodeError) as exc:
-            raise ManifestError(f"bad manifest: hard link {display(path)}: {exc}") from exc
+        except ValueError as exc:
+            raise bad_manifest(f"hard link {shown(path)}: {exc}") from exc
         first: File | Symlink | None = mapping.get(leader)
         if first is None or first.hardlink != entry.hardlink or path < leader:
-            raise ManifestError(
-                f"bad manifest: hard link {display(path)} names {display(leader)}, "
+            raise bad_manifest(
+                f"hard link {shown(path)} names {shown(leader)}, "
                 "which is not the first of its group"
             )
         if first != entry:
-            raise ManifestError(
-                f"bad manifest: {display(path)} and {display(leader)} are one hard-linked file "
-                "with two descriptions"
+            raise bad_manifest(
+                f"{shown(path)} and {shown(leader)} are one hard-linked file with two descriptions"
             )
         if members[entry.hardlink] < 2:
-            raise ManifestError(f"bad manifest: hard link {display(path)} is alone in its group")
+            raise bad_manifest(f"hard link {shown(path)} is alone in its group")
 
 
 def _check_target(path: bytes, link: Symlink) -> None:
     try:
         target = link.raw_target
-    except (ValueError, UnicodeError) as exc:
-        raise ManifestError(f"bad manifest: symlink {display(path)}: {exc}") from exc
+    except ValueError as exc:
+        raise bad_manifest(f"symlink {shown(path)}: {exc}") from exc
     if not target or len(target) > TARGET_MAX or b"\0" in target:
-        raise ManifestError(f"bad manifest: symlink {display(path)} has an impossible target")
+        raise bad_manifest(f"symlink {shown(path)} has an impossible target")
 
 
 def _check_xattrs(path: bytes, entry: Entry) -> None:
-    where = display(path) or "the root"
+    where = shown(path) or "the root"
     assert entry.xattrs is not None
     if not entry.xattrs or list(entry.xattrs) != sorted(entry.xattrs):
-        raise ManifestError(f"bad manifest: {where}: extended attributes empty or unsorted")
+        raise bad_manifest(f"{where}: extended attributes empty or unsorted")
     for name, value in entry.xattrs.items():
         try:
             raw_name = unescape(name)
             raw = binascii.a2b_base64(value.encode(), strict_mode=True)
-        except (ValueError, UnicodeError) as exc:
-            raise ManifestError(
-                f"bad manifest: {where}: extended attribute {name[:80]!r}: {exc}"
-            ) from exc
+        except ValueError as exc:
+            raise bad_manifest(f"{where}: extended attribute {name[:80]!r}: {exc}") from exc
         if not 0 < len(raw_name) <= NAME_MAX or b"\0" in raw_name or len(raw) > XATTR_MAX:
-            raise ManifestError(
-                f"bad manifest: {where}: impossible extended attribute {name[:80]!r}"
-            )
+            raise bad_manifest(f"{where}: impossible extended attribute {name[:80]!r}")
+        # a2b_base64 ignores the last digit's unused bits: the same value in several spellings.
+        if base64.b64encode(raw).decode() != value:
+            raise bad_manifest(f"{where}: extended attribute {name[:80]!r}: not canonical base64")
 
 
 def find_bad_entry(raw: bytes) -> str | None:
@@ -178,6 +188,6 @@ def find_bad_entry(raw: bytes) -> str | None:
         for key, value in mapping.items():
             try:
                 msgspec.json.decode(value, type=kind)
-            except (msgspec.DecodeError, RecursionError) as exc:
-                return f"{kind.__name__.lower()} {display(escape(key.encode()).encode())}: {exc}"
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+                return f"{kind.__name__.lower()} {shown(key.encode())}: {exc}"
     return None

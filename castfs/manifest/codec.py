@@ -13,14 +13,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 
 from castfs.digest import Digest
-from castfs.errors import ManifestError
 from castfs.manifest.checks import check_tree, decode_keys, find_bad_entry
 from castfs.manifest.model import Directory, Entry, File, Manifest, Sha256, Size, Symlink, Tree
+from castfs.manifest.wording import bad_manifest
 from castfs.paths import ESCAPE, RelPath, escape
 
 FORMAT: Final = "castfs-manifest"
@@ -29,17 +29,25 @@ VERSION: Final = 1
 #: Entries that are encoded at a time: the encoding of a million entries is never held whole.
 _BATCH = 4096
 
+#: Seconds before and after the epoch, 272 years: every library takes such times.
+CREATED_AT_LIMIT: Final = 2**33
+#: Characters: more than three for each byte of PATH_MAX, which is what escaping makes at most.
+SOURCE_PATH_MAX: Final = 1 << 16
+
+_Seconds = Annotated[float, msgspec.Meta(gt=-CREATED_AT_LIMIT, lt=CREATED_AT_LIMIT)]
+_SourcePath = Annotated[str, msgspec.Meta(max_length=SOURCE_PATH_MAX)]
+
 _encoder = msgspec.json.Encoder()
 E = TypeVar("E", bound=Entry)
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    created_at: float
+    created_at: _Seconds
     file_count: Size
     fingerprint: Sha256
     format: Literal["castfs-manifest"]
     id: Sha256
-    source_path: str
+    source_path: _SourcePath
     total_size_bytes: Size
     version: Literal[1]
 
@@ -51,16 +59,19 @@ class _Wire(_Header, kw_only=True):
     symlinks: dict[str, Symlink]
 
 
-class _FileDigest(msgspec.Struct, gc=False):
+class _Blob(msgspec.Struct, gc=False):
     sha256: Sha256
+    size_bytes: Size
 
 
-class _DigestsOnly(msgspec.Struct):
-    files: dict[str, _FileDigest]
+class _BlobsOnly(msgspec.Struct):
+    files: dict[str, _Blob]
 
+
+_TREE_START: Final = b',"dirs":'
 
 _wire_decoder = msgspec.json.Decoder(_Wire)
-_digests_decoder = msgspec.json.Decoder(_DigestsOnly)
+_blobs_decoder = msgspec.json.Decoder(_BlobsOnly)
 
 
 def _encode_mapping(mapping: Mapping[RelPath, E]) -> Iterator[bytes]:
@@ -103,6 +114,30 @@ def encode_manifest(manifest: Manifest) -> Iterator[bytes]:
     yield b"," + next(pieces)[1:]
     yield from pieces
     yield b"\n"
+
+
+def is_stored_whole(manifest: Manifest, pieces: Iterable[bytes | memoryview]) -> bool:
+    """Are `pieces` a file of `manifest`, or of another time and place with the same tree?
+
+    The tree part is hashed, not decoded. The header, which has no digest, is compared.
+    """
+    ours = b"".join(itertools.islice(encode_manifest(manifest), 1)) + b"}"
+    pieces = iter(pieces)
+    first = bytes(next(pieces, b""))
+    end = first.find(_TREE_START)  # no text has it: JSON escapes the quotes inside
+    try:
+        theirs = msgspec.json.decode(first[: max(end, 0)] + b"}", type=_Header)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    wanted = msgspec.json.decode(ours, type=_Header)
+    theirs.created_at, theirs.source_path = wanted.created_at, wanted.source_path
+    state = hashlib.sha256(b"{")
+    last = first[end + 1 :]
+    for piece in pieces:
+        state.update(last)
+        last = bytes(piece)
+    state.update(last[:-1])
+    return theirs == wanted and last[-1:] == b"\n" and state.hexdigest() == manifest.id
 
 
 def compute_id(tree: Tree) -> Digest:
@@ -155,7 +190,7 @@ def decode_manifest(raw: bytes) -> Manifest:
     try:
         wire = _wire_decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-        raise ManifestError(f"bad manifest: {find_bad_entry(raw) or exc}") from exc
+        raise bad_manifest(find_bad_entry(raw) or exc) from exc
     tree = Tree(
         root=wire.root,
         dirs=decode_keys(wire.dirs),
@@ -171,45 +206,47 @@ def decode_manifest(raw: bytes) -> Manifest:
         source_path=wire.source_path,
     )
     _check_header(wire, tree)
-    _check_canonical(raw, encode_manifest(manifest))
-    if compute_id(tree) != manifest.id:
-        raise ManifestError(f"bad manifest: its tree is not the one that its id {wire.id} names")
+    if _check_canonical(raw, encode_manifest(manifest)) != wire.id:
+        raise bad_manifest(f"its tree is not the one that its id {wire.id} names")
     if compute_fingerprint(tree.files) != wire.fingerprint:
-        raise ManifestError("bad manifest: fingerprint does not match its files")
+        raise bad_manifest("fingerprint does not match its files")
     return manifest
 
 
 def _check_header(wire: _Wire, tree: Tree) -> None:
     if wire.file_count != len(tree.files):
-        raise ManifestError(f"bad manifest: file_count is {wire.file_count}, not {len(tree.files)}")
+        raise bad_manifest(f"file_count is {wire.file_count}, not {len(tree.files)}")
     total = tree.total_size_bytes
     if wire.total_size_bytes != total:
-        raise ManifestError(
-            f"bad manifest: total_size_bytes is {wire.total_size_bytes}, the files have {total}"
-        )
+        raise bad_manifest(f"total_size_bytes is {wire.total_size_bytes}, the files have {total}")
 
 
-def _check_canonical(raw: bytes, pieces: Iterable[bytes]) -> None:
-    view = memoryview(raw)
+def _check_canonical(raw: bytes, pieces: Iterator[bytes]) -> Digest:
+    """Is `raw` what `encode_manifest` gives? Returns the id of its tree part, so that a million
+    entries are encoded once only."""
+    header = next(pieces)
     offset = 0
-    for piece in pieces:
-        if view[offset : offset + len(piece)] != piece:
+    for piece in itertools.chain([header], pieces):
+        # Not a comparison of memoryviews, which goes byte by byte.
+        if not raw.startswith(piece, offset):
             break
         offset += len(piece)
     else:
         if offset == len(raw):
-            return
-    raise ManifestError(
-        f"bad manifest: not in canonical form near byte {offset} (duplicate or unsorted key, "
+            state = hashlib.sha256(b"{")
+            state.update(memoryview(raw)[len(header) + 1 : -1])
+            return Digest(state.hexdigest())
+    raise bad_manifest(
+        f"not in canonical form near byte {offset} (duplicate or unsorted key, "
         "white space, or another spelling)",
         hint="use the file as castfs wrote it, not reformatted",
     )
 
 
-def digests_of(raw: bytes) -> frozenset[str]:
-    """The blobs that a stored manifest needs, without checking the rest of it."""
+def blob_sizes(raw: bytes) -> dict[str, int]:
+    """digest → size of the blobs that a stored manifest needs, without checking the rest of it."""
     try:
-        wire = _digests_decoder.decode(raw)
+        wire = _blobs_decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-        raise ManifestError(f"bad manifest: {exc}") from exc
-    return frozenset(file.sha256 for file in wire.files.values())
+        raise bad_manifest(exc) from exc
+    return {file.sha256: file.size_bytes for file in wire.files.values()}

@@ -12,14 +12,27 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from castfs.digest import parse_digest
-from castfs.errors import ManifestError
 from castfs.manifest.checks import check_tree
-from castfs.manifest.codec import compute_fingerprint, make_manifest, order_canonically
+from castfs.manifest.codec import (
+    CREATED_AT_LIMIT,
+    SOURCE_PATH_MAX,
+    compute_fingerprint,
+    make_manifest,
+    order_canonically,
+)
 from castfs.manifest.model import Directory, File, Manifest, Tree
-from castfs.paths import display, parse_relpath, split
+from castfs.manifest.wording import bad_manifest
+from castfs.paths import parse_relpath, shown, split
+
+#: PATH_MAX without its NUL: Runicorn opens each file by its whole path.
+_PATH_MAX = 4095
+#: Bytes of all directories' paths, beyond four times the document. A path of 4 KiB can name 2,000
+#: directories with 4 MB of paths, so a small document could ask for all the memory there is.
+_DIRS_ALLOWANCE = 64 << 20
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -27,17 +40,18 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         counts = Counter(key for key, _ in pairs)
         twice = counts.most_common(1)[0][0]
-        raise ManifestError(f"bad manifest: the key {twice[:80]!r} stands twice in one object")
+        raise bad_manifest(f"the key {twice[:80]!r} stands twice in one object")
     return result
 
 
 def _load(raw: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(raw, object_pairs_hook=_without_duplicates)
+        # Decoded here: json takes UTF-16 too, and surrogates that are not UTF-8.
+        document = json.loads(raw.decode(), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as exc:
-        raise ManifestError(f"bad manifest: not JSON: {exc}") from exc
+        raise bad_manifest(f"not JSON: {exc}") from exc
     if not isinstance(document, dict):
-        raise ManifestError("bad manifest: not a JSON object")
+        raise bad_manifest("not a JSON object")
     return document
 
 
@@ -46,19 +60,17 @@ def read_older(raw: bytes) -> Manifest:
     document = _load(raw)
     files = document.get("files")
     if not isinstance(files, dict):
-        raise ManifestError(
-            "bad manifest: it has no `files` object", hint="is it a manifest at all?"
-        )
-    created_at = document.get("created_at", 0.0)
-    if not isinstance(created_at, int | float) or not abs(created_at) < 2**33:
-        raise ManifestError("bad manifest: created_at is not a time")
+        raise bad_manifest("it has no `files` object", hint="is it a manifest at all?")
+    created_at = _read_created_at(document)
+    source_path = _read_source_path(document)
     mtime_ns = int(created_at * 1_000_000_000)
     entries = {}
     for name, value in files.items():
         path, file = _read_file(name, value, mtime_ns)
         entries[path] = file
     directory = Directory(mode=0o755, mtime_ns=mtime_ns)
-    dirs = {parent: directory for path in entries for parent in _parents(path)}
+    parents = _find_parents(entries, limit=_DIRS_ALLOWANCE + 4 * len(raw))
+    dirs = dict.fromkeys(parents, directory)
     tree = Tree(
         root=directory,
         dirs=order_canonically(dirs),
@@ -67,32 +79,58 @@ def read_older(raw: bytes) -> Manifest:
     )
     check_tree(tree)
     _check_claims(document, tree)
-    return make_manifest(
-        tree, created_at=float(created_at), source_path=str(document.get("source_path", ""))
-    )
+    return make_manifest(tree, created_at=created_at, source_path=source_path)
+
+
+def _read_created_at(document: dict[str, Any]) -> float:
+    value = document.get("created_at", 0.0)
+    if type(value) not in (int, float) or not abs(value) < CREATED_AT_LIMIT:
+        raise bad_manifest("created_at is not a time")
+    return float(value)
+
+
+def _read_source_path(document: dict[str, Any]) -> str:
+    value = document.get("source_path", "")
+    # A lone surrogate is text to json and cannot be written again.
+    if not isinstance(value, str) or any("\ud800" <= char <= "\udfff" for char in value):
+        raise bad_manifest("source_path is not text")
+    if len(value) > SOURCE_PATH_MAX:
+        raise bad_manifest(f"source_path is longer than {SOURCE_PATH_MAX} characters")
+    return value
 
 
 def _read_file(name: str, value: object, mtime_ns: int) -> tuple[bytes, File]:
     try:
         path = parse_relpath(name.encode())
-    except (ValueError, UnicodeError) as exc:
-        raise ManifestError(f"bad manifest: {exc}") from exc
+    except UnicodeEncodeError as exc:
+        raise bad_manifest(f"{name[:80]!r} is not UTF-8") from exc
+    except ValueError as exc:
+        raise bad_manifest(exc) from exc
+    if len(path) > _PATH_MAX:
+        raise bad_manifest(f"path longer than {_PATH_MAX} bytes: {shown(path)}")
     if not isinstance(value, dict):
-        raise ManifestError(f"bad manifest: {display(path)} is not an object")
+        raise bad_manifest(f"{shown(path)} is not an object")
     size = value.get("size_bytes")
-    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**63:
-        raise ManifestError(f"bad manifest: {display(path)} has no possible size_bytes")
+    if type(size) is not int or not 0 <= size < 2**63:
+        raise bad_manifest(f"{shown(path)} has no possible size_bytes")
     try:
         digest = parse_digest(str(value.get("sha256")))
     except ValueError as exc:
-        raise ManifestError(f"bad manifest: {display(path)}: {exc}") from exc
+        raise bad_manifest(f"{shown(path)}: {exc}") from exc
     return path, File(mode=0o644, mtime_ns=mtime_ns, sha256=digest, size_bytes=size)
 
 
-def _parents(path: bytes) -> list[bytes]:
-    parents = []
-    while path := split(path)[0]:
-        parents.append(path)
+def _find_parents(paths: Iterable[bytes], *, limit: int) -> set[bytes]:
+    """Every directory on the way to `paths`, whose own paths have at most `limit` bytes in all."""
+    parents: set[bytes] = set()
+    for path in paths:
+        parent = split(path)[0]
+        while parent and parent not in parents:
+            parents.add(parent)
+            limit -= len(parent)
+            parent = split(parent)[0]
+        if limit < 0:
+            raise bad_manifest(f"an absurd number of directories, {shown(path)} is one too many")
     return parents
 
 
@@ -104,5 +142,6 @@ def _check_claims(document: dict[str, Any], tree: Tree) -> None:
         ("total_size_bytes", tree.total_size_bytes),
     ):
         claimed = document.get(key)
-        if claimed is not None and claimed != actual:
-            raise ManifestError(f"bad manifest: its {key} does not match its files")
+        # Types too: to Python 4.0 is 4 and true is 1.
+        if claimed is not None and (type(claimed) is not type(actual) or claimed != actual):
+            raise bad_manifest(f"its {key} does not match its files")

@@ -10,6 +10,8 @@ import gc
 import json
 import logging
 import os
+import signal
+import sys
 import traceback
 from typing import Any
 
@@ -25,6 +27,8 @@ def main(request_fd: int, ready_fd: int) -> int:
     with open(request_fd, "rb") as pipe:
         request = MountRequest.decode(pipe.read())
     os.chdir("/")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -42,6 +46,11 @@ def main(request_fd: int, ready_fd: int) -> int:
         channel.tell_error(exc)
         return getattr(exc, "exit_code", 1)
     return 0
+
+
+def _exit(number: int, _frame: object) -> None:
+    """Before there is a mount: give up pin and entry on the way out."""
+    sys.exit(128 + number)
 
 
 class _Channel:

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Sequence
 
 from castfs import settings
-from castfs.errors import MountBusyError, NotFoundError
+from castfs.errors import MountBusyError, NotFoundError, UsageError
 from castfs.mount.launching import start_mount
 from castfs.mount.request import MountRequest, MountStatus
 from castfs.mount.unmounting import unmount
@@ -35,6 +35,8 @@ def run_in_mount(
     The command finds the mount point in $CASTFS_MOUNT. Signals that are sent to this process are
     passed on to it. What is still in use afterwards is unmounted lazily. Main thread only.
     """
+    if not argv:
+        raise UsageError("there is no command to run", hint="give one after `--`")
     status = start_mount(request, on_ready=on_ready)
     try:
         return _run(argv, status)

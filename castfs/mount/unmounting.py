@@ -32,9 +32,9 @@ _UMOUNT_NOFOLLOW = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmounted:
-    """A mount that was ended. `served` is False once its process, and with it the pin, is gone too.
+    """A mount that was ended. `served` is False once its process has let go of the snapshot, too.
 
-    That lives on while files are open after a lazy unmount, or while another mount namespace (a
+    It lives on while files are open after a lazy unmount, or while another mount namespace (a
     container, a systemd service) still has the mount.
     """
 
@@ -47,8 +47,8 @@ class Unmounted:
 def unmount(mountpoint: Path, *, lazy: bool = False) -> Unmounted:
     """End the castfs mount at `mountpoint`; `lazy` takes it away from under its users.
 
-    Returns when the process that served it has ended, or after `EXIT_SECONDS`. NotFoundError if no
-    mount of ours is there, MountBusyError with the users' names, MountError if the kernel refuses.
+    Returns when the process that served it has given up its pin, or after `EXIT_SECONDS`.
+    NotFoundError if no mount of ours is there, MountBusyError with the users' names, MountError if the kernel refuses.
     """
     path = resolve_mountpoint(mountpoint)
     mounted = find_mount(path)

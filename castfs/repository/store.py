@@ -48,7 +48,9 @@ class Store:
     ) -> Iterator[Record]:
         """The records, newest first; only those of `source` (a directory as it was given or
         resolved) or `name`."""
-        wanted = {source, os.path.abspath(source)} if source is not None else None
+        wanted = None
+        if source is not None:
+            wanted = {escape(os.fsencode(word)) for word in (source, os.path.abspath(source))}
         for record in self._depot.iter_records():
             if (wanted is None or record.source in wanted) and (
                 name is None or record.name == name

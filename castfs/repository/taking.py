@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import socket
 import time
@@ -11,9 +13,9 @@ from pathlib import Path
 
 from castfs import atomic, settings
 from castfs.digest import Digest
-from castfs.errors import BlobError, SourceError, StoreError
-from castfs.ingest import ScanOptions, StatCache, scan
-from castfs.manifest import Manifest, digests_of, encode_manifest
+from castfs.errors import BlobError, DamageError, SourceError, StoreError
+from castfs.ingest import PresenceCheck, ScanOptions, StatCache, scan
+from castfs.manifest import Manifest, encode_manifest, is_stored_whole
 from castfs.paths import display, escape
 from castfs.progress import SILENT, Progress
 from castfs.repository.lookup import has_blobs_beside, load_manifest_file
@@ -45,14 +47,16 @@ def ingest(
         WriteSession(
             depot, purpose=f"ingest {label}", check_existing=options.check_existing
         ) as session,
+        contextlib.ExitStack() as stack,
     ):
-        _pin_parent(depot, session, label)
+        presence = stack.enter_context(_parent(depot, session, label, options))
         result = scan(
             source,
             session=session,
             cache=cache,
             options=options,
             readers=settings.threads(),
+            presence=presence,
             keep_out=keep_out(depot, source),
             progress=progress,
         )
@@ -73,7 +77,7 @@ def ingest(
         )
         progress.phase("writing to disk", total=result.added_count)
         session.commit_blobs(progress.advance)
-        new_manifest = session.publish(manifest.id, encode_manifest(manifest), record)
+        new_manifest = _publish(session, manifest, record)
     if output is not None:
         write_copy(output, manifest)
     return IngestResult(
@@ -98,6 +102,11 @@ def ingest(
     )
 
 
+def _publish(session: WriteSession, manifest: Manifest, record: Record) -> bool:
+    is_sound = functools.partial(is_stored_whole, manifest)
+    return session.publish(manifest.id, encode_manifest(manifest), record, is_sound=is_sound)
+
+
 @contextlib.contextmanager
 def open_cache() -> Iterator[StatCache]:
     cache = StatCache(settings.cache_dir() / "statcache.db")
@@ -107,16 +116,26 @@ def open_cache() -> Iterator[StatCache]:
         cache.close()
 
 
-def _pin_parent(depot: Depot, session: WriteSession, source: str) -> None:
+@contextlib.contextmanager
+def _parent(
+    depot: Depot, session: WriteSession, source: str, options: ScanOptions
+) -> Iterator[PresenceCheck | None]:
     """Most of a tree is usually in the last snapshot of it. Holding that one whole is cheaper than
-    logging and touching each of its blobs."""
+    logging and touching each of its blobs. None where there is none."""
     host = socket.gethostname()
-    for index, record in enumerate(depot.iter_records()):
-        if record.source == source and record.host == host:
-            session.pin_parent(record.id, Digest(record.manifest), digests_of)
-            return
-        if index >= _PARENT_SEARCH:
-            return
+    pinned = None
+    with contextlib.suppress(DamageError):  # a record that nobody can read is no obstacle here
+        for record in itertools.islice(depot.iter_records(), _PARENT_SEARCH):
+            if record.source == source and record.host == host:
+                pinned = session.pin_parent(record.id, Digest(record.manifest))
+                break
+    check = None
+    if pinned is not None and not (options.rehash or options.check_existing):
+        # A damaged manifest vouches for nothing, and this ingest may be what heals it.
+        with contextlib.suppress(DamageError):
+            check = PresenceCheck(depot.blobs, pinned, alone=settings.threads() == 1)
+    with check or contextlib.nullcontext():
+        yield check
 
 
 def keep_out(depot: Depot, source: Path) -> tuple[int, int]:
@@ -180,7 +199,7 @@ def import_manifest(depot: Depot, path: Path, *, progress: Progress = SILENT) ->
             total_size_bytes=manifest.tree.total_size_bytes,
             message=f"imported from {display(os.fsencode(path))}",
         )
-        new = session.publish(manifest.id, encode_manifest(manifest), record)
+        new = _publish(session, manifest, record)
     return ImportResult(
         id=record.id,
         manifest_id=manifest.id,

@@ -101,17 +101,10 @@ class DirectoryMaker:
             os.fchmod(fd, mode | _OWN)
 
     def _open_up(self, parent_fd: int, name: bytes, path: bytes) -> None:
-        """The same for one that cannot even be opened. O_PATH needs no permission on it."""
-        fd = os.open(
-            name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent_fd
-        )
-        try:
-            mode = stat.S_IMODE(os.fstat(fd).st_mode)
-            os.chmod(f"/proc/self/fd/{fd}", mode | _OWN)
-            if path not in self._created:
-                self._changed[path] = mode
-        finally:
-            os.close(fd)
+        """The same for one that cannot even be opened, be it for its own mode or for the umask."""
+        mode = _open_up_unread(os.fsdecode(name), parent_fd)
+        if path not in self._created:
+            self._changed[path] = mode
 
     def finish(self, root_fd: int, metadata: Metadata) -> None:
         """Owners, attributes, modes and times, deepest first: a mode may forbid to enter."""
@@ -164,4 +157,20 @@ def open_target(target: Path) -> int | None:
 def create_target(target: Path) -> int:
     with target_errors(target):
         os.mkdir(target, _OWN)
-        return os.open(target, DIRECTORY_FLAGS)
+        try:
+            return os.open(target, DIRECTORY_FLAGS)
+        except PermissionError:
+            _open_up_unread(str(target), None)
+            return os.open(target, DIRECTORY_FLAGS)
+
+
+def _open_up_unread(name: str, parent_fd: int | None) -> int:
+    """Let the owner into a directory; returns its mode before. O_PATH needs no permission on it."""
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=parent_fd)
+    try:
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        os.chmod(f"/proc/self/fd/{fd}", mode | _OWN)
+        return mode
+    finally:
+        os.close(fd)

@@ -77,7 +77,7 @@ class BlobDir:
 
     def iter_blobs(self) -> Iterator[tuple[Digest, os.stat_result]]:
         """(digest, lstat) of every blob, shard by shard; other files are passed over."""
-        for shard in sorted(os.listdir(self._fd)):
+        for shard in self._list_shards():
             if len(shard) != 2:
                 continue
             try:
@@ -96,3 +96,12 @@ class BlobDir:
                         yield Digest(entry.name), status
             finally:
                 os.close(shard_fd)
+
+    def _list_shards(self) -> list[str]:
+        # Opened anew: on btrfs a directory's descriptor lists what was in it when it was opened
+        # (kernel 6.5, commit 9b378f6ad48c).
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
+        try:
+            return sorted(os.listdir(fd))
+        finally:
+            os.close(fd)

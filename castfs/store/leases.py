@@ -21,7 +21,7 @@ from typing import Literal
 
 import msgspec
 
-from castfs import atomic, syscalls
+from castfs import syscalls
 from castfs.errors import StoreError
 
 #: How often an owner touches its lease, in seconds. Others give it up after 24 h without.
@@ -100,11 +100,6 @@ class Lease:
                 temp.replace(self.manifest_path)
             finally:
                 temp.unlink(missing_ok=True)
-
-    def add_manifest_bytes(self, chunks: list[bytes]) -> None:
-        """The same for a manifest that is not in this store."""
-        staging = self.manifest_path.parent.parent / "staging"
-        atomic.write_file(self.manifest_path, chunks, mode=0o444, temp_dir=staging)
 
     def beat(self) -> None:
         """Show that the owner lives. Cheap to call often."""

@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from castfs import atomic
 from castfs.digest import Digest
 from castfs.errors import DamageError, NotFoundError, StoreError
 from castfs.store.depot import Depot
 from castfs.store.leases import Lease
 from castfs.store.locks import open_lock, try_flock
+from castfs.store.staging import BLOB_MODE
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,31 @@ def pin_manifest(
 
     NotFoundError if the record was removed meanwhile, DamageError if the manifest is not there.
     """
-    if not depot.writable:
+    lease = _lease_manifest(depot, manifest_id, record_id, purpose) if depot.writable else None
+    if lease is None:
         with _hold_files(depot, manifest_id, record_id) as pin:
             yield pin
         return
-    with depot.locks.shared():
-        _check_present(depot, manifest_id, record_id)
-        lease = _new_lease(depot, purpose)
-        try:
-            lease.add_manifest(depot.manifest_path(manifest_id))
-        except BaseException:
-            lease.release()
-            raise
     with _released(depot, lease):
         yield Pin(protected=True, beat=lease.beat)
+
+
+def _lease_manifest(
+    depot: Depot, manifest_id: Digest, record_id: str | None, purpose: str
+) -> Lease | None:
+    """None if there is no space for a lease: a full store must be readable all the same."""
+    with depot.locks.shared(), contextlib.ExitStack() as stack:
+        _check_present(depot, manifest_id, record_id)
+        try:
+            lease = Lease(depot.leases_dir, kind="reader", purpose=purpose, mode=depot.file_mode)
+            stack.callback(lease.release)
+            lease.add_manifest(depot.manifest_path(manifest_id))
+        except OSError as exc:
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+                return None
+            raise _no_lease(depot, exc) from exc
+        stack.pop_all()
+    return lease
 
 
 @contextlib.contextmanager
@@ -64,25 +77,29 @@ def pin_foreign(depot: Depot, chunks: list[bytes], *, purpose: str) -> Iterator[
     if not depot.writable:
         yield Pin(protected=False)
         return
-    with depot.locks.shared():
-        lease = _new_lease(depot, purpose)
-        try:
-            lease.add_manifest_bytes(chunks)
-        except BaseException:
-            lease.release()
-            raise
+    temp = None
+    try:
+        # Written before the lock is taken, which nobody holds while a disk works.
+        temp = atomic.write_temp(depot.staging_dir, chunks, mode=BLOB_MODE)
+        with depot.locks.shared(), contextlib.ExitStack() as stack:
+            lease = Lease(depot.leases_dir, kind="reader", purpose=purpose, mode=depot.file_mode)
+            stack.callback(lease.release)
+            temp.replace(lease.manifest_path)
+            stack.pop_all()
+    except OSError as exc:
+        raise _no_lease(depot, exc) from exc
+    finally:
+        if temp is not None:
+            temp.unlink(missing_ok=True)
     with _released(depot, lease):
         yield Pin(protected=True, beat=lease.beat)
 
 
-def _new_lease(depot: Depot, purpose: str) -> Lease:
-    try:
-        return Lease(depot.leases_dir, kind="reader", purpose=purpose, mode=depot.file_mode)
-    except OSError as exc:
-        raise StoreError(
-            f"cannot write a lease in {depot.leases_dir}: {exc.strerror}",
-            hint="free some space, or make the store read-only for this user",
-        ) from exc
+def _no_lease(depot: Depot, exc: OSError) -> StoreError:
+    return StoreError(
+        f"cannot write a lease in {depot.leases_dir}: {exc.strerror}",
+        hint="free some space, or make the store read-only for this user",
+    )
 
 
 @contextlib.contextmanager

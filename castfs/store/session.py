@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Self
 
 from castfs import atomic, syscalls
-from castfs.digest import Digest, digest_bytes
-from castfs.errors import CastfsError, DamageError, StoreError
+from castfs.digest import Digest, ReadError, digest_bytes, iter_chunks
+from castfs.errors import CastfsError, StoreError
 from castfs.store.depot import Depot
 from castfs.store.leases import Lease
 from castfs.store.records import Record, encode_record
@@ -109,27 +109,20 @@ class WriteSession:
         target.unlink()
         return needs_chmod
 
-    def pin_parent(
-        self,
-        record_id: str,
-        manifest_id: Digest,
-        digests_of: Callable[[bytes], frozenset[str]],
-    ) -> None:
-        """Hold an older manifest whole, as a reader would: its blobs need no logging or touching.
+    def pin_parent(self, record_id: str, manifest_id: Digest) -> Path | None:
+        """Hold an older manifest whole, as a reader would. Returns where it lies from now on.
 
-        The collector keeps what a lease's manifest names, so for these blobs presence and size are
-        all that `claim` has to see to. Nothing happens if the record is gone meanwhile.
+        The collector keeps what a lease's manifest names, so its blobs need no logging or touching:
+        presence and size are all that has to be seen to. None if the record is gone meanwhile.
         """
         with self.depot.locks.shared():
             if not self.depot.record_path(record_id).exists():
-                return
+                return None
             try:
                 self._lease.add_manifest(self.depot.manifest_path(manifest_id))
             except FileNotFoundError:
-                return
-        # A damaged one protects nothing, and the session may be what heals it.
-        with contextlib.suppress(DamageError):
-            self.staging.protect(digests_of(self._lease.manifest_path.read_bytes()))
+                return None
+        return self._lease.manifest_path
 
     def beat(self) -> None:
         """Show that the session lives while others work for it. Cheap to call often."""
@@ -153,7 +146,9 @@ class WriteSession:
         """Put all that is staged under its final name, durably. `progress` gets batches' counts."""
         with store_errors(self.depot.path):
             self._sync()
-            shards = [name for name in sorted(os.listdir(self.staging.dir_fd)) if len(name) == 2]
+            # By path: a btrfs directory that was opened earlier lists what was in it then (kernel
+            # 6.5, commit 9b378f6ad48c), so through dir_fd nothing would be committed.
+            shards = [name for name in sorted(os.listdir(self.staging.path)) if len(name) == 2]
             blobs = self.depot.blobs
             for shard in shards:
                 with contextlib.suppress(FileExistsError):
@@ -167,7 +162,7 @@ class WriteSession:
             # Always, also when nothing was staged: a blob that was claimed may be another
             # writer's rename that is not on the medium yet.
             if self._each_alone:
-                for shard in os.listdir(blobs.dir_fd):
+                for shard in os.listdir(blobs.path):
                     if len(shard) == 2:
                         atomic.fsync_dir(blobs.path / shard)
                 os.fsync(blobs.dir_fd)
@@ -192,15 +187,21 @@ class WriteSession:
             syscalls.syncfs(self._sync_fd)
 
     def publish(
-        self, manifest_id: Digest, manifest: Iterable[bytes], record: Record | None
+        self,
+        manifest_id: Digest,
+        manifest: Iterable[bytes],
+        record: Record | None,
+        *,
+        is_sound: Callable[[Iterable[memoryview]], bool] = any,
     ) -> bool:
         """Write the manifest if the store has none of that id, then the record; release the lease.
 
         Returns whether the manifest is new. With `record` None only the manifest is written, and
-        it stays until a collector finds that nothing refers to it.
+        it stays until a collector finds that nothing refers to it. `is_sound` looks at the bytes
+        of the one that is there, a piece at a time: a damaged one is replaced.
         """
         with store_errors(self.depot.path):
-            new = self._publish_manifest(manifest_id, manifest)
+            new = self._publish_manifest(manifest_id, manifest, is_sound)
             self._lease.check()
             if record is None:
                 return new
@@ -212,19 +213,46 @@ class WriteSession:
             atomic.fsync_dir(self.depot.snapshots_dir)
         return new
 
-    def _publish_manifest(self, manifest_id: Digest, manifest: Iterable[bytes]) -> bool:
+    def _publish_manifest(
+        self,
+        manifest_id: Digest,
+        manifest: Iterable[bytes],
+        is_sound: Callable[[Iterable[memoryview]], bool],
+    ) -> bool:
         path = self.depot.manifest_path(manifest_id)
-        with self.depot.locks.shared(), contextlib.suppress(FileNotFoundError, PermissionError):
-            if path.stat().st_size > 0:
-                os.utime(path)
-                return False
-        atomic.ensure_dir(path.parent, self.depot.dir_mode)
-        temp = atomic.write_temp(self.staging.path, manifest, mode=BLOB_MODE)
-        with self.depot.locks.shared():
-            new = not path.exists()
-            temp.replace(path)
+        new = False
+        if not (_is_sound_file(path, is_sound) and self._touch(path)):
+            atomic.ensure_dir(path.parent, self.depot.dir_mode)
+            temp = atomic.write_temp(self.staging.path, manifest, mode=BLOB_MODE)
+            with self.depot.locks.shared():
+                new = not path.exists()
+                temp.replace(path)
+        # Always: what is there may be another writer's directory or rename of a moment ago.
         atomic.fsync_dir(path.parent)
+        atomic.fsync_dir(path.parent.parent)
         return new
+
+    def _touch(self, path: Path) -> bool:
+        """Make a manifest young. False where it is gone, or another owner's."""
+        with self.depot.locks.shared():
+            try:
+                os.utime(path)
+            except (FileNotFoundError, PermissionError):
+                return False
+        return True
+
+
+def _is_sound_file(path: Path, is_sound: Callable[[Iterable[memoryview]], bool]) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return is_sound(iter_chunks(fd))
+    except ReadError:
+        return False
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -60,7 +60,6 @@ class Staging:
         self.depot = depot
         self.params = params
         self.path = depot.staging_dir / params.lease
-        self._protected: frozenset[str] = frozenset()
         self._counter = itertools.count()
         self._shards: set[str] = set()
         self._can_clone = True
@@ -84,27 +83,21 @@ class Staging:
     def dir_fd(self) -> int:
         return self._fd
 
-    def protect(self, digests: frozenset[str]) -> None:
-        """The lease holds a whole manifest with these blobs: they need no logging or touching."""
-        self._protected = digests
-
     def claim(self, blobs: Sequence[tuple[Digest, int]]) -> list[bool]:
         """Rely on (digest, size) that are thought to be there. False: missing, or of another size.
 
         Logged in the lease and touched under the shared lock, so that a collector that is at work
         keeps them.
         """
-        protected = self._protected
         size_of = self.depot.blobs.size
-        result = [digest in protected and size_of(digest) == size for digest, size in blobs]
-        rest = [index for index, done in enumerate(result) if not done]
-        for start in range(0, len(rest), LOCK_BATCH):
-            batch = rest[start : start + LOCK_BATCH]
+        result: list[bool] = []
+        for start in range(0, len(blobs), LOCK_BATCH):
+            batch = blobs[start : start + LOCK_BATCH]
             with self.depot.locks.shared():
-                self.log(blobs[index][0] for index in batch)
-                for index in batch:
-                    digest, size = blobs[index]
-                    result[index] = size_of(digest) == size and self._touch(digest)
+                self.log(digest for digest, _ in batch)
+                result += [
+                    size_of(digest) == size and self._touch(digest) for digest, size in batch
+                ]
         return result
 
     def claim_present(self, digest: Digest, size: int) -> bool:

@@ -65,6 +65,8 @@ class Contents:
         self._view.check_file(ino)
         index = self._view.index
         file = OpenFile(ino, index.sizes[ino], index.digest(ino))
+        if file.size == 0:
+            return file  # there is nothing to read
         try:
             self._open_blob(file)
         except BlobError as exc:

@@ -87,12 +87,6 @@ def long_names_4(root: Path) -> None:
     version_4(root)
 
 
-def long_names_4(root: Path) -> None:
-    """How much of a name goes is a number of several bytes, too."""
-    long_names(root)
-    version_4(root)
-
-
 INDEXES: dict[str, Callable[[Path], None]] = {
     "version 2": lambda root: None,
     "version 4": version_4,
@@ -103,7 +97,6 @@ INDEXES: dict[str, Callable[[Path], None]] = {
     "sparse": sparse_index,
     "without a hash": skip_hash,
     "long names": long_names,
-    "long names, version 4": long_names_4,
     "long names, version 4": long_names_4,
 }
 

@@ -90,7 +90,8 @@ def test_unmount_leaves_no_trace(mounter: Mounter, snapshot: Snapshot) -> None:
     ended = unmount(mounter.mountpoint)
     assert (ended.mountpoint, ended.manifest_id) == (mounter.mountpoint, snapshot.manifest.id)
     assert (ended.pid, ended.served) == (status.pid, False)
-    assert wait_for_exit(mounter.pids[0], 0)
+    assert leases(snapshot) == []
+    assert wait_for_exit(mounter.pids[0])
     assert find_mount(mounter.mountpoint) is None
     assert mounter.listed() == []
     left = [path.suffix for path in (settings.state_dir() / "mounts").iterdir()]
@@ -379,6 +380,47 @@ def test_a_relative_mount_point(
     assert status.mountpoint == mounter.mountpoint
     unmount(Path("mnt/../mnt"))
     assert mounter.listed() == []
+
+
+def test_a_mount_point_on_a_read_only_filesystem(mounter: Mounter, snapshot: Snapshot) -> None:
+    run("mount", "--bind", mounter.base, mounter.base)
+    run("mount", "-o", "remount,bind,ro", mounter.base)
+    try:
+        request = snapshot.request(mounter.mountpoint)
+        real = mounter.source.parent / "store"
+        assert not os.access(real, os.W_OK)
+        status = start_mount(request)
+        assert status.pid is not None
+        mounter.pids.append(status.pid)
+        assert (mounter.mountpoint / "file").read_bytes() == b"content"
+        unmount(mounter.mountpoint)
+    finally:
+        run("umount", mounter.base)
+
+
+def test_an_overlay_on_top(mounter: Mounter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way to a writable tree: it needs statfs, stable inodes and the w bits."""
+    monkeypatch.setattr("castfs.mount.unmounting.EXIT_SECONDS", 0.5)
+    (mounter.source / "directory").mkdir()
+    write(mounter.source / "directory" / "file", b"below")
+    mountpoint = mounter.mount()
+    upper, work, top = (mounter.base / name for name in ("upper", "work", "top"))
+    for path in (upper, work, top):
+        path.mkdir()
+    run("mount", "-t", "overlay", "none", top, "-o",
+        f"lowerdir={mountpoint},upperdir={upper},workdir={work}")  # fmt: skip
+    try:
+        write(top / "directory" / "new", b"above")
+        with (top / "directory" / "file").open("ab") as file:
+            file.write(b" and above")
+        assert (top / "directory" / "file").read_bytes() == b"below and above"
+        assert (mountpoint / "directory" / "file").read_bytes() == b"below"
+        # The overlay has the filesystem to itself, so the mount is not busy; but it is served on.
+        assert unmount(mountpoint).served
+        assert (top / "directory" / "file").read_bytes() == b"below and above"
+    finally:
+        run("umount", top)
+    assert wait_for_exit(mounter.pids[0])
 
 
 def test_without_a_registry_entry(mounter: Mounter, snapshot: Snapshot) -> None:

@@ -8,13 +8,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from castfs.errors import TargetError
 from castfs.restore import IfExists, restore_tree
 from castfs.restore import directories as directories_module
+from castfs.restore.cursor import open_existing
 from castfs.restore.leaf import LeafWriter
-from tests.restore.building import Stored, store_files
+from tests.restore.building import Stored, file, make_tree, store_files
 from tests.restore.oracles import fingerprint, temporary_files
 
 
@@ -66,7 +68,7 @@ def test_a_symlink_in_the_place_of_a_file(tmp_path: Path, stored: Stored, outsid
 
 
 @pytest.mark.parametrize("policy", ["fail", "replace"])
-@pytest.mark.parametrize("moment", ["d/e/f3", "d/top", "z"])
+@pytest.mark.parametrize("moment", ["d/e/f3", "d/e/f7", "d/top"])
 def test_a_directory_is_swapped_for_a_symlink_between_two_files(
     tmp_path: Path,
     stored: Stored,
@@ -86,7 +88,7 @@ def test_a_directory_is_swapped_for_a_symlink_between_two_files(
         return write(self, dir_fd, path, entry)  # type: ignore[arg-type]
 
     monkeypatch.setattr(LeafWriter, "write", swap)
-    with pytest.raises(TargetError, match="d/?.* was changed by somebody else"):
+    with pytest.raises(TargetError, match=r"d/?.* was changed by somebody else"):
         restore_tree(stored.tree, stored.blobs, out, if_exists=policy)
     assert temporary_files(out) == []
 
@@ -95,7 +97,7 @@ def test_a_symlink_appears_between_mkdir_and_open(
     tmp_path: Path, stored: Stored, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each time: the attacker wins, and gets nothing but an error."""
-    real = directories_module.open_existing
+    real = open_existing
     tries = []
 
     def plant(parent_fd: int, name: bytes, path: bytes) -> int:
@@ -107,7 +109,7 @@ def test_a_symlink_appears_between_mkdir_and_open(
         return real(parent_fd, name, path)
 
     monkeypatch.setattr(directories_module, "open_existing", plant)
-    with pytest.raises(TargetError, match="d in .* was changed by somebody else"):
+    with pytest.raises(TargetError, match=r"d in .* was changed by somebody else"):
         restore_tree(stored.tree, stored.blobs, tmp_path / "out", if_exists="replace")
     assert 1 < len(tries) < 100
 
@@ -134,11 +136,7 @@ def test_the_first_of_a_hard_link_group_is_swapped(
     tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A link to somebody else's file must not get into the target: later writes would change it."""
-    from tests.restore.building import file, make_tree
-
     stored = store_files({b"a": b"linked"}, tmp_path / "store")
-    import msgspec
-
     linked = msgspec.structs.replace(file(b"linked"), hardlink="a")
     tree = make_tree({b"a": linked, b"b": linked})
     out = tmp_path / "out"
@@ -151,7 +149,7 @@ def test_the_first_of_a_hard_link_group_is_swapped(
 
     (tmp_path / "victim").write_text("victim")
     monkeypatch.setattr(LeafWriter, "link", swap)
-    with pytest.raises(TargetError, match="a in .* was changed by somebody else"):
+    with pytest.raises(TargetError, match=r"a in .* was changed by somebody else"):
         restore_tree(tree, stored.blobs, out)
     assert not (out / "b").exists()
     assert temporary_files(out) == []
@@ -161,7 +159,7 @@ def test_the_first_of_a_hard_link_group_is_swapped(
 def test_a_thread_swaps_a_directory_in_a_loop(
     tmp_path: Path, stored: Stored, outside: Path, threads: int
 ) -> None:
-    """300 restores against a racer that never rests. An error is fine, a change outside is not."""
+    """100 restores against a racer that never rests. An error is fine, a change outside is not."""
     out = tmp_path / "out"
     (out / "d/e").mkdir(parents=True)
     finished = threading.Event()
@@ -185,14 +183,14 @@ def test_a_thread_swaps_a_directory_in_a_loop(
     racer.start()
     restored = 0
     try:
-        for _ in range(300):
+        for _ in range(100):
             with contextlib.suppress(TargetError):
                 restore_tree(stored.tree, stored.blobs, out, if_exists="replace", threads=threads)
                 restored += 1
     finally:
         finished.set()
         racer.join()
-    assert swaps > 100
+    assert swaps > 50
 
 
 def test_what_lies_behind_a_link_is_not_looked_at(
@@ -202,5 +200,5 @@ def test_what_lies_behind_a_link_is_not_looked_at(
     out = tmp_path / "out"
     out.mkdir()
     (out / "d").symlink_to(outside)
-    with pytest.raises(TargetError, match="^d is a directory in the snapshot and none in"):
+    with pytest.raises(TargetError, match=r"^d is a directory in the snapshot and none in"):
         restore_tree(stored.tree, stored.blobs, out)

@@ -31,7 +31,7 @@ POLICIES: tuple[IfExists, ...] = ("fail", "skip", "replace")
 def stored(tmp_path: Path) -> Stored:
     """a, d/b, d/e/c, and the symlink d/s; d has an unusual mode and time."""
     made = store_files({b"a": b"new a", b"d/b": b"new b", b"d/e/c": b"new c"}, tmp_path / "store")
-    entries: dict[bytes, Entry] = {path: entry for path, entry in made.tree.iter_entries()}
+    entries: dict[bytes, Entry] = dict(made.tree.iter_entries())
     entries |= {b"d": directory(0o711, mtime_ns=42), b"d/s": symlink(b"a")}
     tree = make_tree(entries, root=directory(0o700, mtime_ns=43))
     return Stored(tree, made.depot)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from castfs.digest import digest_fd
 from castfs.errors import BlobError
 from castfs.store import BlobDir
 from castfs.tree import Presentation, compile_tree
@@ -189,11 +190,10 @@ def test_verify_hashes_once_however_many_read(
     contents = open_contents(verify=True)
     files = [contents.open(INO) for _ in range(8)]
     hashed = []
-    original = contents_module.digest_fd
 
     def count(fd: int) -> str:
         hashed.append(fd)
-        return original(fd)
+        return digest_fd(fd)
 
     monkeypatch.setattr(contents_module, "digest_fd", count)
     results: list[bytes] = []

@@ -212,9 +212,9 @@ def test_the_index_says_what_the_tree_says(tree: Tree) -> None:
 def test_inode_numbers_depend_on_the_tree_alone(tree: Tree) -> None:
     shuffled = Tree(
         root=tree.root,
-        dirs=dict(reversed(tree.dirs.items())),
-        files=dict(reversed(tree.files.items())),
-        symlinks=dict(reversed(tree.symlinks.items())),
+        dirs=dict(reversed(list(tree.dirs.items()))),
+        files=dict(reversed(list(tree.files.items()))),
+        symlinks=dict(reversed(list(tree.symlinks.items()))),
     )
     indexes = [compile_tree(item, Presentation()) for item in (tree, shuffled)]
     assert indexes[0].names == indexes[1].names
