@@ -68,8 +68,8 @@ def compare_trees(before: Tree, after: Tree, *, ignore_mtime: bool = False) -> D
 def diff_trees(before: Tree, after: Tree, *, ignore_mtime: bool = False) -> Iterator[Change]:
     """Each path that was added, removed or changed, ordered by the bytes of the path.
 
-    Owners and extended attributes are compared only where both trees recorded them. Hard links
-    count as changed when they tie other paths together than before, among those in both trees.
+    Owners and extended attributes are compared only where both trees recorded them. A hard link is
+    changed where it is tied to another path than before, looking only at paths in both trees.
     """
     comparison = _Comparison(before, after, ignore_mtime=ignore_mtime)
     if root := comparison.compare(b"", before.root, after.root):
@@ -136,19 +136,19 @@ def _owners_differ(before: Entry, after: Entry) -> bool:
     return any(a is not None and b is not None and a != b for a, b in pairs)
 
 
-def _groups(tree: Tree, other: Tree) -> dict[bytes, frozenset[bytes]]:
-    """Path → the paths that are hard links of it, for those that both trees have.
+def _groups(tree: Tree, other: Tree) -> dict[bytes, bytes]:
+    """Path → the smallest path that it is a hard link of, among those that both trees have.
 
-    A group is named by its smallest path, so removing that one renames a group whose other members
-    are what they were; comparing members does not stumble over it.
+    The recorded name of a group is its smallest path in one tree: removing that one renames a group
+    whose other members are what they were, which is no change of theirs.
     """
     members: dict[str, list[bytes]] = {}
     for ours, theirs in ((tree.files, other.files), (tree.symlinks, other.symlinks)):
         for path, entry in ours.items():
             if entry.hardlink is not None and path in theirs:
                 members.setdefault(entry.hardlink, []).append(path)
-    groups = (frozenset(paths) for paths in members.values() if len(paths) > 1)
-    return {path: group for group in groups for path in group}
+    groups = (paths for paths in members.values() if len(paths) > 1)
+    return {path: first for paths in groups for first in [min(paths)] for path in paths}
 
 
 def _content_size(entry: Entry | None) -> int:

@@ -28,6 +28,8 @@ _UNIX = 3 << 8
 _VERSION, _VERSION_64 = 20, 45
 _LIMIT = 0xFFFFFFFF
 _COUNT_LIMIT = 0xFFFF
+#: A larger file may be beyond the limit once it is deflated: 5 bytes more for each 16 KiB.
+_ZIP64_FROM = _LIMIT - (_LIMIT >> 10)
 _MSDOS_DIRECTORY = 0x10
 #: What DOS can say: 1980 to 2107.
 _DOS_FIRST, _DOS_LAST = (0, 0x21), (0xBF7D, 0xFF9F)
@@ -107,9 +109,7 @@ class _Member:
         assert isinstance(self._entry, File)
         self._method = _DEFLATED
         self._flags |= _DESCRIPTOR_FLAG
-        # Deflate makes incompressible data longer by 5 bytes in 16 KiB.
-        size = self._entry.size_bytes
-        self._zip64 = size + (size >> 10) > _LIMIT
+        self._zip64 = self._entry.size_bytes > _ZIP64_FROM
         sink.write(self._local_header())
         start = sink.position
         packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)

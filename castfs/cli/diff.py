@@ -10,6 +10,7 @@ from castfs.cli import output
 from castfs.cli.documents import plain, print_document
 from castfs.cli.invocation import Invocation, json_option, verb
 from castfs.cli.ls import describe
+from castfs.cli.progress import progress_bar
 from castfs.cli.snapshot_word import snapshot_argument
 from castfs.cli.units import format_size
 from castfs.paths import RelPath, display
@@ -56,7 +57,16 @@ def command(
         raise click.UsageError("-0 goes with --name-only")
     if as_json and name_only:
         raise click.UsageError("--json and --name-only exclude each other")
-    result = invocation.open_store().diff(before, after, ignore_mtime=ignore_mtime)
+    from castfs.repository import compare
+
+    with progress_bar() as progress:
+        result = compare(
+            before,
+            after,
+            store=invocation.store,
+            ignore_mtime=ignore_mtime,
+            progress=progress,
+        )
     if as_json:
         print_document(document(result))
     elif name_only:

@@ -9,6 +9,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from castfs.errors import UsageError
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(I?B?)", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
@@ -52,13 +54,12 @@ class NameWord(TextWord):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = super().convert(value, param, ctx)
-        if not text.isprintable() or not text.strip() or text.startswith("-"):
-            self.fail(f"{text!r} is not a name", param, ctx)
-        if re.search("[/:@]", text) or text.endswith(".json"):
-            self.fail(f"{text!r} has a `/`, `:` or `@`, or ends in .json", param, ctx)
-        if re.fullmatch("[0-9a-f]{7,64}", text):
-            self.fail(f"{text!r} looks like an id", param, ctx)
-        return text
+        from castfs.repository.naming import check_name
+
+        try:
+            return check_name(text)
+        except UsageError as exc:
+            self.fail(str(exc), param, ctx)
 
 
 class KeyValueWord(TextWord):

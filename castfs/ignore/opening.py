@@ -10,6 +10,7 @@ from pathlib import Path
 
 from castfs.errors import SourceError
 from castfs.ignore.commandline import parse_command_line
+from castfs.ignore.globalexcludes import find_global_excludes
 from castfs.ignore.rules import RuleList, parse_rules
 from castfs.ignore.scope import (
     GITIGNORE,
@@ -19,7 +20,7 @@ from castfs.ignore.scope import (
     read_rules,
     work_tree_rules,
 )
-from castfs.ignore.worktree import DOT_GIT, WorkTree, find_git_directory, read_file
+from castfs.ignore.worktree import DOT_GIT, Root, WorkTree, find_git_directory, read_file
 from castfs.paths import display
 
 
@@ -32,7 +33,7 @@ class IgnoreOptions:
     `include`, `exclude`: patterns, anchored at the ingested root.
     `ignore_files`: rule files anchored there, a later one stronger than an earlier.
     `own_files`: names of castfs's own rule files, likewise.
-    `global_excludes`: the user's own rules for git (core.excludesFile).
+    `global_excludes`: the user's own rules for git; None: where git is configured to find them.
     """
 
     gitignore: bool | None = None
@@ -47,26 +48,27 @@ class IgnoreOptions:
 def open_root_scope(
     root_fd: int, root_path: bytes, options: IgnoreOptions, entries: Container[bytes], read: Read
 ) -> Scope:
-    """The scope of an ingested directory, which must stay open as `root_fd` while scopes are used.
+    """The scope of an ingested directory. `root_fd` may be closed afterwards: it is duplicated.
 
     `entries` and `read` as for Scope.enter. UsageError: a pattern that can match nothing, a rule
     file that cannot be read. SourceError: `.git` points nowhere, or a git index cannot be read.
     """
+    root = Root(os.dup(root_fd))
     tree = None
     git = False
     if not options.no_ignore and options.gitignore is not False and DOT_GIT in entries:
-        tree = _open_work_tree(root_fd, root_path)
+        tree = _open_work_tree(root, root_path, read)
         git = tree is not None
     git = git or bool(options.gitignore and not options.no_ignore)
     command_line = parse_command_line(options.exclude, options.include, options.ignore_files)
     own_names = () if options.no_ignore else _own_names(options)
     ingest = Ingest(
-        root=root_fd,
+        root=root,
         shown=display(root_path).rstrip("/"),
         command_line=command_line,
         own_names=own_names,
         git=git,
-        global_rules=_read_global(options.global_excludes) if git else RuleList(()),
+        global_rules=_read_global(options, root_path) if git else RuleList(()),
         can_drop=bool(command_line or own_names or git),
     )
     git_rules: tuple[RuleList, ...] = ()
@@ -92,23 +94,22 @@ def _own_names(options: IgnoreOptions) -> tuple[bytes, ...]:
     return tuple(os.fsencode(name) for name in reversed(options.own_files))
 
 
-def _read_global(path: Path | None) -> RuleList:
-    data = read_file(os.fsencode(path)) if path is not None else None
-    return parse_rules(data or b"", str(path), of_git=True)
+def _read_global(options: IgnoreOptions, root_path: bytes) -> RuleList:
+    path = options.global_excludes or find_global_excludes(root_path)
+    return parse_rules(read_file(os.fsencode(path)) or b"", str(path), of_git=True)
 
 
-def _open_work_tree(root_fd: int, root_path: bytes) -> WorkTree | None:
+def _open_work_tree(root: Root, root_path: bytes, read: Read) -> WorkTree | None:
     """The work tree whose root is ingested; None if `.git` is a directory but no git directory."""
-    open_root = functools.partial(os.dup, root_fd)
-    git = find_git_directory(open_root)
+    git = find_git_directory(root.open)
     if git is None:
-        if read_file(DOT_GIT, root_fd) is not None:
+        if read(DOT_GIT) is not None:
             raise SourceError(
                 f"{display(root_path)}/.git points to no git directory",
                 hint="repair it (`git worktree repair`) or take everything with --no-ignore",
             )
         return None
-    return WorkTree(open_root, git, display(root_path), below=0, above=b"")
+    return WorkTree(root.open, git, display(root_path), below=0, above=b"")
 
 
 def _enclosing_rules(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from castfs.ignore.commandline import CommandLine
 from castfs.ignore.rules import Rule, RuleList, Table, Verdict, parse_rules
-from castfs.ignore.worktree import DOT_GIT, WorkTree, find_git_directory, open_below
+from castfs.ignore.worktree import DOT_GIT, Root, WorkTree, find_git_directory
 from castfs.paths import display
 
 Read = Callable[[bytes], bytes | None]
@@ -22,10 +22,10 @@ _GIT_ITSELF = Rule(".git/", "built-in")
 class Ingest:
     """What is the same in every directory of an ingest. Of several, the strongest comes first.
 
-    `root` is open; `can_drop`: some directory may have a rule.
+    `can_drop`: some directory may have a rule.
     """
 
-    root: int
+    root: Root
     shown: str
     command_line: CommandLine
     own_names: tuple[bytes, ...]
@@ -172,7 +172,7 @@ class Scope:
         ignored submodule is tracked.
         """
         ingest, around = self._ingest, self._work_tree
-        open_root = functools.partial(open_below, ingest.root, path)
+        open_root = functools.partial(ingest.root.open, path)
         git = find_git_directory(open_root)
         if git is None or (around and around.tracks_below(path)):
             return None

@@ -22,7 +22,6 @@ _GIT_LOCATIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"
 #: Seconds for `git ls-files`; a million entries take about one.
 _GIT_TIMEOUT = 120
 
-
 OpenDirectory = Callable[[], int]  # a new descriptor each time, for the caller to close
 
 
@@ -91,17 +90,29 @@ def _read(path: bytes, directory: int | None, follow: bool = True) -> bytes:
         os.close(fd)
 
 
-def open_below(root: int, path: bytes) -> int:
-    """Directory `path` (b"a/b/") below `root`, without following a symlink, however deep it is."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    fd = os.dup(root)
-    for name in path.split(b"/")[:-1]:
-        parent = fd
-        try:
-            fd = os.open(name, flags, dir_fd=parent)
-        finally:
-            os.close(parent)
-    return fd
+class Root:
+    """The ingested directory, open for as long as a scope may ask for something in it."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        """`fd` is this object's from now on."""
+        self._fd = fd
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+    def open(self, path: bytes = b"") -> int:
+        """Directory `path` (b"a/b/") below it, without following a symlink, however deep it is."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+        fd = os.dup(self._fd)
+        for name in path.split(b"/")[:-1]:
+            parent = fd
+            try:
+                fd = os.open(name, flags, dir_fd=parent)
+            finally:
+                os.close(parent)
+        return fd
 
 
 class WorkTree:

@@ -31,8 +31,9 @@ class PresenceCheck:
         self._sizes = blob_sizes(manifest.read_bytes())
         self._process: subprocess.Popen[bytes] | None = None
         if not alone and len(self._sizes) >= _ALONE_BLOBS:
+            # -P: nothing is to be imported from the caller's directory.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, str(blobs.path), str(manifest)],
+                [sys.executable, "-P", "-c", _START, str(blobs.path), str(manifest)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -3,7 +3,8 @@
 One SQLite row for each directory, with 64 bytes for each file in it: inode, size, mtime, ctime and
 digest. All four must be the same for a hit. A file is remembered only if both its times lie at
 least two seconds before the moment of recording: within the clock's granularity it could change
-again without a trace.
+again without a trace. Each row begins with a checksum of itself and its key, because the database
+is not synced: what a power cut leaves of it may be anything.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import xxhash
+
 from castfs import syscalls
 from castfs.ingest.reading import Status
 
@@ -27,9 +30,11 @@ Remembered = tuple[int, int, int, bytes]
 #: (device, with the boot where it means nothing after one; inode of the directory)
 DirKey = tuple[str, int]
 
+#: xxh3_64, big-endian.
+_CHECKSUM_SIZE = 8
 _RACY_NS = 2_000_000_000
 _UNUSED_DAYS = 180
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 #: What goes by: another ingest has it, it cannot be written, the disk is full.
 _NOT_NOW = {
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
@@ -124,9 +129,12 @@ class StatCache:
         except sqlite3.Error as exc:
             self._give_up(exc)
             return {}
-        if row is None or not isinstance(row[0], bytes) or len(row[0]) % RECORD.size:
+        if row is None or not isinstance(row[0], bytes):
             return {}
-        return {ino: (size, m, c, raw) for ino, size, m, c, raw in RECORD.iter_unpack(row[0])}
+        files = row[0][_CHECKSUM_SIZE:]
+        if len(files) % RECORD.size or row[0][:_CHECKSUM_SIZE] != _checksum(key, files):
+            return {}
+        return {ino: (size, m, c, raw) for ino, size, m, c, raw in RECORD.iter_unpack(files)}
 
     def store(self, rows: Mapping[DirKey, bytes | bytearray], recorded_ns: int) -> None:
         """Replace the rows of these directories, leaving out what is too young to be trusted."""
@@ -134,8 +142,8 @@ class StatCache:
             return
         limit = recorded_ns - _RACY_NS
         values = (
-            (device, inode, self._day, _settled(files, limit))
-            for (device, inode), files in rows.items()
+            (*key, self._day, _checksum(key, settled) + settled)
+            for key, settled in ((key, _settled(files, limit)) for key, files in rows.items())
         )
         try:
             with self._connection:
@@ -149,6 +157,10 @@ class StatCache:
         except sqlite3.Error as exc:
             # Busy for five seconds, or the disk is full: the next ingest reads these files again.
             self._give_up(exc)
+
+
+def _checksum(key: DirKey, files: bytes) -> bytes:
+    return xxhash.xxh3_64_digest(repr(key).encode() + files)
 
 
 def _settled(files: bytes | bytearray, limit: int) -> bytes:

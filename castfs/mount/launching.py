@@ -33,6 +33,8 @@ from castfs.mount.wording import shown
 READY_SECONDS = 300.0
 #: How long a process that is not wanted any more may take to unmount and end.
 _STOP_SECONDS = 10.0
+#: How long Python may take to start: 20 ms, more from a slow network filesystem.
+_START_SECONDS = 60.0
 
 
 def start_mount(
@@ -111,8 +113,9 @@ def _spawn(mountpoint: Path, log_path: Path, request_fd: int, ready_fd: int) -> 
             pass_fds=(request_fd, ready_fd),
             start_new_session=True,
             check=True,
+            timeout=_START_SECONDS,
         )
-    except (OSError, subprocess.CalledProcessError) as exc:
+    except (OSError, subprocess.SubprocessError) as exc:
         raise MountError(
             f"the mount process cannot be started: {exc}", hint=f"see {shown(log_path)}"
         ) from exc

@@ -48,7 +48,8 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> Unmounted:
     """End the castfs mount at `mountpoint`; `lazy` takes it away from under its users.
 
     Returns when the process that served it has given up its pin, or after `EXIT_SECONDS`.
-    NotFoundError if no mount of ours is there, MountBusyError with the users' names, MountError if the kernel refuses.
+    NotFoundError if no mount of ours is there, MountBusyError with the users' names, MountError if
+    the kernel refuses.
     """
     path = resolve_mountpoint(mountpoint)
     mounted = find_mount(path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from castfs import settings
 from castfs.errors import DamageError, ManifestError, NoStoreError, NotFoundError, StoreError
-from castfs.manifest import decode_manifest, parse_manifest
+from castfs.manifest import Manifest, decode_manifest, parse_manifest
+from castfs.paths import display
 from castfs.repository import naming
 from castfs.repository.snapshot import Snapshot
 from castfs.store import BlobDir, Depot, find_depot_above, open_depot
@@ -33,18 +35,24 @@ def resolve_snapshot(depot: Depot, word: str) -> Snapshot:
     return Snapshot(manifest, depot.blobs, depot, named.record)
 
 
-def load_manifest_file(path: Path, *, depot: Depot | None) -> Snapshot:
-    """Read a manifest file and find its blobs: in `depot`, beside it, or in the default store."""
+def read_manifest_file(path: Path) -> Manifest:
+    """A manifest of any format. NotFoundError; ManifestError names the file."""
+    shown = display(os.fsencode(path))
     try:
         raw = path.read_bytes()
     except FileNotFoundError as exc:
-        raise NotFoundError(f"no manifest file {path}", hint="see `castfs list`") from exc
+        raise NotFoundError(f"no manifest file {shown}", hint="see `castfs list`") from exc
     except OSError as exc:
-        raise NotFoundError(f"cannot read {path}: {exc.strerror}") from exc
+        raise NotFoundError(f"cannot read {shown}: {exc.strerror}", hint="check the path") from exc
     try:
-        manifest = parse_manifest(raw)
+        return parse_manifest(raw)
     except ManifestError as exc:
-        raise ManifestError(f"{path}: {exc.message}", hint=exc.hint) from exc
+        raise ManifestError(f"{shown}: {exc.message}", hint=exc.hint) from exc
+
+
+def load_manifest_file(path: Path, *, depot: Depot | None) -> Snapshot:
+    """Read a manifest file and find its blobs: in `depot`, beside it, or in the default store."""
+    manifest = read_manifest_file(path)
     depot = depot or find_depot_above(path)
     if depot is None and (blobs := find_blobs_above(path)) is not None:
         return Snapshot(manifest, BlobDir(blobs), None, None, path)
@@ -53,7 +61,8 @@ def load_manifest_file(path: Path, *, depot: Depot | None) -> Snapshot:
             depot = open_depot(settings.default_store())
         except NoStoreError as exc:
             raise StoreError(
-                f"no blobs found for {path}", hint="give the store that has them with --store"
+                f"no blobs found for {display(os.fsencode(path))}",
+                hint="give the store that has them with --store",
             ) from exc
     record = next((r for r in depot.iter_records() if r.manifest == manifest.id), None)
     return Snapshot(manifest, depot.blobs, depot, record, path)

@@ -1,30 +1,34 @@
 """Which snapshot a word means.
 
 A word with a `/` or ending in `.json` is a manifest file. Else it is a name (`NAME`, `NAME:latest`,
-`NAME@<manifest id prefix>`), or a prefix of at least seven hex digits of a snapshot's or manifest's
-id. There is no fallback after a match, and two readings are an error that lists both.
+`NAME:v3`, `NAME@<prefix of an id>`), or a prefix of at least seven hex digits of a snapshot's or
+manifest's id. There is no fallback after a match, and two readings are an error that lists both.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from castfs.digest import Digest
-from castfs.errors import AmbiguousError, NotFoundError
+from castfs.errors import AmbiguousError, NotFoundError, UsageError
+from castfs.paths import display, shown
 from castfs.store import Depot, Record
 
 #: Fewer digits than git's default abbreviation say too little.
 PREFIX_MIN = 7
 
 _PREFIX = re.compile(f"[0-9a-f]{{{PREFIX_MIN},64}}")
+_SELECTOR = re.compile("[0-9a-f]{1,64}")
+#: Candidates that an error message lists; the error's own list has all.
+_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a word means in a store: a manifest, and the record if one was meant."""
+    """What a word means in a store: a manifest, and the newest record of it that was meant."""
 
     manifest_id: Digest
     record: Record | None
@@ -34,67 +38,94 @@ def is_file_name(word: str) -> bool:
     return "/" in word or word.endswith(".json")
 
 
+def check_name(name: str) -> str:
+    """UsageError unless `name` can be given to a snapshot so that it is found again by it."""
+    shown_name = _show(name)
+    if not name.isprintable() or not name.strip() or name.startswith("-"):
+        raise UsageError(f"{shown_name} is not a name", hint="use letters, digits, `-`, `_`, `.`")
+    if re.search("[/:@]", name) or name.endswith(".json"):
+        raise UsageError(f"the name {shown_name} has a `/`, `:` or `@`, or ends in .json")
+    if _PREFIX.fullmatch(name):
+        raise UsageError(f"the name {shown_name} looks like an id")
+    return name
+
+
 def describe_record(record: Record) -> str:
+    """One line: names and sources may come from an imported manifest, which a stranger wrote."""
     name = f" {record.name}" if record.name else ""
-    return f"{record.id} {record.created_at[:19]}{name} {record.source}"
+    return shown(f"{record.id} {record.created_at[:19]}{name} {record.source}".encode())
 
 
-def find_records(depot: Depot, word: str) -> list[Record]:
-    """Every record that `word` can mean, newest first."""
-    if _PREFIX.fullmatch(word):
-        return [
-            r for r in depot.iter_records() if r.id.startswith(word) or r.manifest.startswith(word)
-        ]
+def find_records(records: Sequence[Record], word: str) -> list[Record]:
+    """Those of a store's `records` (newest first) that `word` can mean, in the same order."""
+    named = {record.id for record in _find_by_name(records, word)}
+    is_prefix = _PREFIX.fullmatch(word) is not None
+    return [r for r in records if r.id in named or (is_prefix and _has_prefix(r, word))]
+
+
+def _has_prefix(record: Record, prefix: str) -> bool:
+    return record.id.startswith(prefix) or record.manifest.startswith(prefix)
+
+
+def _find_by_name(records: Sequence[Record], word: str) -> list[Record]:
     name, separator, selector = word.partition("@")
     if separator:
-        return [
-            r for r in depot.iter_records() if r.name == name and r.manifest.startswith(selector)
-        ]
+        # Any length will do: the name has narrowed it down.
+        good = _SELECTOR.fullmatch(selector) is not None
+        return [r for r in records if good and r.name == name and _has_prefix(r, selector)]
     name, separator, selector = word.partition(":")
-    records = [r for r in depot.iter_records() if r.name == name]
+    of_name = [r for r in records if r.name == name]
     if not separator or selector == "latest":
-        return records[:1]
-    return [r for r in records if r.version is not None and f"v{r.version}" == selector]
+        return of_name[:1]
+    return [r for r in of_name if r.version is not None and f"v{r.version}" == selector]
 
 
 def resolve(depot: Depot, word: str) -> Named:
     """The one manifest that `word` means. NotFoundError, AmbiguousError."""
-    records = find_records(depot, word)
+    records = find_records(list(depot.iter_records()), word)
+    candidates = [describe_record(record) for record in records]
     manifests = {record.manifest for record in records}
     if _PREFIX.fullmatch(word):
         # A manifest that no record names can still be looked at until it is collected.
-        manifests |= {m for m in depot.iter_manifest_ids() if m.startswith(word)}
-        records += [r for r in depot.iter_records() if r.name == word]
-        manifests |= {record.manifest for record in records}
+        for manifest_id in depot.iter_manifest_ids():
+            if manifest_id.startswith(word) and manifest_id not in manifests:
+                manifests.add(manifest_id)
+                candidates.append(f"manifest {manifest_id}")
     if not manifests:
-        raise NotFoundError(f"no snapshot {word} in {depot.path}", hint="see `castfs list`")
+        raise _not_found(depot, word)
     if len(manifests) > 1:
-        _refuse(word, [describe_record(r) for r in records] or sorted(manifests))
-    record = records[0] if len(records) == 1 or _same_name(records, word) else None
-    return Named(Digest(manifests.pop()), record or (records[0] if records else None))
-
-
-def _same_name(records: Sequence[Record], word: str) -> bool:
-    return all(record.name == word for record in records)
+        raise _ambiguous(word, candidates)
+    return Named(Digest(manifests.pop()), records[0] if records else None)
 
 
 def resolve_record(depot: Depot, word: str) -> Record:
     """The one record that `word` means: for verbs that change records."""
-    records = find_records(depot, word)
+    records = find_records(list(depot.iter_records()), word)
     if not records:
-        raise NotFoundError(f"no snapshot {word} in {depot.path}", hint="see `castfs list`")
+        raise _not_found(depot, word)
     if len(records) > 1:
-        _refuse(word, [describe_record(record) for record in records])
+        raise _ambiguous(word, [describe_record(record) for record in records])
     return records[0]
 
 
-def _refuse(word: str, candidates: list[str]) -> None:
-    raise AmbiguousError(
-        f"{word} can mean {len(candidates)} snapshots: " + "; ".join(candidates[:10]),
-        candidates,
-        hint="give more digits",
+def _not_found(depot: Depot, word: str) -> NotFoundError:
+    short = re.fullmatch(f"[0-9a-f]{{1,{PREFIX_MIN - 1}}}", word)
+    return NotFoundError(
+        f"no snapshot {_show(word)} in {display(os.fsencode(depot.path))}",
+        hint=f"an id needs {PREFIX_MIN} digits at least" if short else "see `castfs list`",
     )
 
 
-def manifest_file(word: str) -> Path | None:
-    return Path(word) if is_file_name(word) else None
+def _ambiguous(word: str, candidates: list[str]) -> AmbiguousError:
+    more = f"; and {len(candidates) - _LISTED} more" if len(candidates) > _LISTED else ""
+    return AmbiguousError(
+        f"{_show(word)} can mean {len(candidates)} snapshots: "
+        + "; ".join(candidates[:_LISTED])
+        + more,
+        candidates,
+        hint="give more digits, or NAME:latest for a name",
+    )
+
+
+def _show(word: str) -> str:
+    return shown(word.encode(errors="backslashreplace"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from castfs import settings
+from castfs.paths import escape
 from castfs.progress import SILENT, Progress
 from castfs.repository import naming
 from castfs.repository.lookup import load_manifest_file, resolve_snapshot
@@ -115,11 +116,24 @@ class Store:
 
         return import_manifest(self._depot, path, progress=progress)
 
-    def diff(self, before: str, after: str, *, ignore_mtime: bool = False) -> DiffResult:
+    def diff(
+        self,
+        before: str,
+        after: str,
+        *,
+        ignore_mtime: bool = False,
+        progress: Progress = SILENT,
+    ) -> DiffResult:
         """What changed between two snapshots; either may be a directory, written with a `/`."""
         from castfs.repository.comparing import diff
 
-        return diff(self._depot, before, after, ignore_mtime=ignore_mtime)
+        return diff(
+            before,
+            after,
+            open_depot=lambda: self._depot,
+            ignore_mtime=ignore_mtime,
+            progress=progress,
+        )
 
     # Mounting -------------------------------------------------------------------------------
 
@@ -153,3 +167,23 @@ def find_snapshot(word: str, *, store: str | os.PathLike[str] | None = None) -> 
         given = open_store(store).depot if store is not None else None
         return load_manifest_file(Path(word), depot=given)
     return open_store(store).resolve(word)
+
+
+def compare(
+    before: str,
+    after: str,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    ignore_mtime: bool = False,
+    progress: Progress = SILENT,
+) -> DiffResult:
+    """`Store.diff`, where a store is needed only if one of the words is looked up in it."""
+    from castfs.repository.comparing import diff
+
+    return diff(
+        before,
+        after,
+        open_depot=lambda: open_store(store).depot,
+        ignore_mtime=ignore_mtime,
+        progress=progress,
+    )

@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,8 +20,10 @@ from castfs.manifest import Manifest, encode_manifest, is_stored_whole
 from castfs.paths import display, escape
 from castfs.progress import SILENT, Progress
 from castfs.repository.lookup import has_blobs_beside, load_manifest_file
+from castfs.repository.naming import check_name
 from castfs.repository.results import ImportResult, IngestResult
-from castfs.store import Depot, Record, WriteSession
+from castfs.store import BlobDir, Depot, Record, WriteSession
+from castfs.store.reading import damaged, open_blob
 from castfs.store.records import Skipped, format_time, new_record_id
 
 #: Newest records among which the last snapshot of the same source is looked for.
@@ -41,6 +44,8 @@ def ingest(
 ) -> IngestResult:
     started = time.monotonic()
     options = options or ScanOptions()
+    if name is not None:
+        check_name(name)
     label = escape(os.fsencode(os.path.abspath(source)))
     with (
         open_cache() as cache,
@@ -166,26 +171,27 @@ def import_manifest(depot: Depot, path: Path, *, progress: Progress = SILENT) ->
     """Record a manifest file. Blobs that the store lacks are copied from where the file lies."""
     origin = load_manifest_file(path, depot=None) if has_blobs_beside(path) else None
     manifest = (origin or load_manifest_file(path, depot=depot)).manifest
-    wanted = {file.digest: file.size_bytes for file in manifest.tree.files.values()}
-    progress.phase("importing", total=len(wanted))
+    wanted = {file.digest: (path, file.size_bytes) for path, file in manifest.tree.files.items()}
     added = added_bytes = 0
     with contextlib.ExitStack() as stack:
         if origin is not None:
             stack.enter_context(origin.pinned("import"))
         purpose = f"import {display(os.fsencode(path))}"
         session = stack.enter_context(WriteSession(depot, purpose=purpose))
-        blobs = list(wanted.items())
+        blobs = [(digest, size) for digest, (_, size) in wanted.items()]
         missing = [
             blob for blob, there in zip(blobs, session.claim(blobs), strict=True) if not there
         ]
+        progress.phase("importing", total=len(missing))
         for digest, size in missing:
             if origin is None or origin.blobs.path == depot.blobs.path:
                 raise BlobError(
-                    f"{len(missing)} blobs of {path} are not in the store, the first is {digest}",
+                    f"{len(missing)} blobs of {display(os.fsencode(path))} are not in the store, "
+                    f"the first is {digest}",
                     digest=digest,
                     hint="import it from beside its own blobs, or ingest the files again",
                 )
-            _copy_blob(session, origin.blobs.open(digest, size), digest)
+            _copy_blob(session, origin.blobs, wanted[digest][0], digest, size)
             added, added_bytes = added + 1, added_bytes + size
             progress.advance(1, size)
         session.commit_blobs()
@@ -209,8 +215,14 @@ def import_manifest(depot: Depot, path: Path, *, progress: Progress = SILENT) ->
     )
 
 
-def _copy_blob(session: WriteSession, fd: int, digest: Digest) -> None:
+def _copy_blob(
+    session: WriteSession, blobs: BlobDir, path: bytes, digest: Digest, size: int
+) -> None:
+    # Errors of the origin are worded here: those of the session are the store's.
+    fd = open_blob(blobs, path, digest, size)
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise damaged(path, digest)
         staged = session.stage_file(fd)
     finally:
         os.close(fd)

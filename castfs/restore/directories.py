@@ -44,7 +44,7 @@ class DirectoryMaker:
         self._created.add(b"")
 
     def open_up_root(self, root_fd: int) -> None:
-        if b"" not in self._created and self._sets(b""):
+        if self._sets(b""):
             self._open_up_fd(root_fd, b"")
 
     def _open_again(self, parent_fd: int, name: bytes, path: bytes) -> int:
@@ -82,7 +82,7 @@ class DirectoryMaker:
                 raise
             self._open_up(parent_fd, name, path)
             return open_existing(parent_fd, name, path)
-        if path not in self._created and self._sets(path):
+        if self._sets(path):
             self._open_up_fd(fd, path)
         return fd
 
@@ -93,11 +93,13 @@ class DirectoryMaker:
         return self._replace and path not in self._plan.passed
 
     def _open_up_fd(self, fd: int, path: bytes) -> None:
-        """Let the owner of an existing directory write in it, if that is who we are."""
+        """Let the owner of a directory write in it, if that is who we are. The umask can have taken
+        that away from a new one."""
         status = os.fstat(fd)
         mode = stat.S_IMODE(status.st_mode)
         if mode & _OWN != _OWN and status.st_uid == os.geteuid():
-            self._changed[path] = mode
+            if path not in self._created:
+                self._changed[path] = mode
             os.fchmod(fd, mode | _OWN)
 
     def _open_up(self, parent_fd: int, name: bytes, path: bytes) -> None:

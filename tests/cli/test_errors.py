@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from castfs.errors import CastfsError, UnreadableError
 from castfs.repository import Store
-from tests.cli.conftest import Run, one_line
+from tests.cli.conftest import TIMEOUT, Run, command, environment, one_line
 
 HOSTILE = os.fsdecode(b"a\nb\r\x1b[31m\xff")
 
@@ -59,18 +60,42 @@ def main_code(castfs: Run, args: list[str]) -> str:
     raise last
 
 
-def test_unreadable_entries_are_listed(
-    castfs: Run, tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Root can read everything, so the error comes from a fake."""
+def test_unreadable_entries_are_listed(castfs: Run, tree: Path) -> None:
+    for name in ("a.txt", "x\ny"):
+        (tree / name).touch()
+        (tree / name).chmod(0)
+    castfs("init")
 
+    def ingest(*options: str) -> subprocess.CompletedProcess[str]:
+        # Root without the capabilities to read everything.
+        drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] * (os.geteuid() == 0)
+        return subprocess.run(
+            [*drop, *command("ingest", tree, *options)],
+            capture_output=True, text=True, env=environment(), timeout=TIMEOUT,
+        )  # fmt: skip
+
+    done = ingest()
+    assert (done.returncode, done.stdout) == (1, "")
+    first, second, last = done.stderr.splitlines()
+    assert first == "a.txt: Permission denied"
+    assert second == "x\\ny: Permission denied"
+    assert last.startswith("castfs: 2 entries could not be read")
+    assert castfs("list", "-q").out == b""
+    done = ingest("-q", "--skip-unreadable")
+    assert done.returncode == 3
+    assert done.stderr == "skipped a.txt: Permission denied\nskipped x\\ny: Permission denied\n"
+    skipped = castfs("show", "--json", done.stdout.strip()).json["record"]["skipped"]
+    assert [entry["path"] for entry in skipped] == ["a.txt", "x\ny"]
+
+
+def test_unreadable_root_is_named(castfs: Run, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ingest(*args: object, **kwargs: object) -> None:
-        raise UnreadableError("2 entries could not be read", [(b"x\ny", "no"), (b"", "never")])
+        raise UnreadableError("1 entry could not be read", [(b"", "never")])
 
     castfs("init")
     monkeypatch.setattr(Store, "ingest", ingest)
     lines = castfs("ingest", tree, code=1).err.splitlines()
-    assert lines == ["x\\ny: no", ".: never", "castfs: 2 entries could not be read"]
+    assert lines == [".: never", "castfs: 1 entry could not be read"]
 
 
 def test_message_and_hint_are_one_line(

@@ -275,7 +275,8 @@ def test_origins_of_odd_names(tmp_path: Path) -> None:
 
 def test_what_a_walk_need_not_ask(tmp_path: Path) -> None:
     def scope(options: IgnoreOptions, entries: set[bytes]) -> tuple[bool, bool, bool]:
-        root = open_root_scope(fd, os.fsencode(tmp_path), options, entries, lambda name: b"a\n")
+        rules = {b".castignore": b"a\n"}
+        root = open_root_scope(fd, os.fsencode(tmp_path), options, entries, rules.get)
         child = root.enter(b"d", {b"x"}, lambda name: None) if root.needs_enter else root
         return root.keeps_all, root.needs_enter, child.keeps_all
 

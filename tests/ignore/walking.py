@@ -44,9 +44,10 @@ def walk(root: Path, options: IgnoreOptions | None = None) -> Walk:
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         entries = names_in(fd)
-        scope = open_root_scope(
-            fd, os.fsencode(root), options or IgnoreOptions(), entries, reader(fd)
-        )
+        given = os.dup(fd)
+        options = options or IgnoreOptions()
+        scope = open_root_scope(given, os.fsencode(root), options, entries, reader(fd))
+        os.close(given)
         walk_directory(fd, b"", entries, scope, found)
     finally:
         os.close(fd)

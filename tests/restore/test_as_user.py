@@ -72,7 +72,7 @@ def restore_as_user(
     return result
 
 
-@pytest.mark.parametrize("options", [{}, {"umask": 0o777}, {"threads": 2}])
+@pytest.mark.parametrize("options", [{}, {"umask": 0o777}, {"umask": 0o277}, {"threads": 2}])
 def test_read_only_and_closed_directories(
     tmp_path: Path, home: Path, options: dict[str, Any]
 ) -> None:
