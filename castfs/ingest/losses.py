@@ -51,6 +51,12 @@ class Losses:
         else:
             self.unreadable.append((path, reason))
 
+    def fail_entry(self, path: bytes, exc: OSError) -> None:
+        """The same, by what the kernel said."""
+        vanished = isinstance(exc, FileNotFoundError | NotADirectoryError)
+        reason = "vanished while it was read" if vanished else exc.strerror or str(exc)
+        self.fail(path, reason, vanished=vanished)
+
     def ignored(self) -> tuple[Ignored, ...]:
         """By rule, what dropped most bytes first."""
         rows = [Ignored(rule, entries, size) for rule, (entries, size) in self._ignored.items()]

@@ -12,9 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TypeVar
 
-import msgspec
-
-from castfs.manifest.model import Directory, Entry, File, Symlink, Tree
+from castfs.manifest.model import Entry, File, Symlink, Tree
 from castfs.manifest.wording import bad_manifest
 from castfs.paths import DEPTH_MAX, NAME_MAX, RelPath, parse_relpath, shown, unescape
 
@@ -168,32 +166,3 @@ def _check_xattrs(path: bytes, entry: Entry) -> None:
         # a2b_base64 ignores the last digit's unused bits: the same value in several spellings.
         if base64.b64encode(raw).decode() != value:
             raise bad_manifest(f"{where}: extended attribute {name[:80]!r}: not canonical base64")
-
-
-def find_bad_entry(raw: bytes) -> str | None:
-    """Which entry the decoder stumbled over, in words; None if it was something else.
-
-    Runs only after a failure: decodes one entry at a time.
-    """
-
-    class Outline(msgspec.Struct):
-        dirs: dict[str, msgspec.Raw] = {}
-        files: dict[str, msgspec.Raw] = {}
-        symlinks: dict[str, msgspec.Raw] = {}
-
-    try:
-        outline = msgspec.json.decode(raw, type=Outline)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
-    kinds: tuple[tuple[dict[str, msgspec.Raw], type[Entry]], ...] = (
-        (outline.dirs, Directory),
-        (outline.files, File),
-        (outline.symlinks, Symlink),
-    )
-    for mapping, kind in kinds:
-        for key, value in mapping.items():
-            try:
-                msgspec.json.decode(value, type=kind)
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-                return f"{kind.__name__.lower()} {shown(key.encode())}: {exc}"
-    return None

@@ -18,13 +18,22 @@ from typing import Annotated, Final, Literal, TypeVar
 import msgspec
 
 from castfs.digest import Digest
-from castfs.manifest.checks import check_tree, decode_keys, find_bad_entry
-from castfs.manifest.model import Directory, Entry, File, Manifest, Sha256, Size, Symlink, Tree
+from castfs.manifest.checks import check_tree, decode_keys
+from castfs.manifest.explaining import explain_failure
+from castfs.manifest.model import (
+    FORMAT,
+    VERSION,
+    Directory,
+    Entry,
+    File,
+    Manifest,
+    Sha256,
+    Size,
+    Symlink,
+    Tree,
+)
 from castfs.manifest.wording import bad_manifest
 from castfs.paths import ESCAPE, RelPath, escape
-
-FORMAT: Final = "castfs-manifest"
-VERSION: Final = 1
 
 #: Entries that are encoded at a time: the encoding of a million entries is never held whole.
 _BATCH = 4096
@@ -190,7 +199,7 @@ def decode_manifest(raw: bytes) -> Manifest:
     try:
         wire = _wire_decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-        raise bad_manifest(find_bad_entry(raw) or exc) from exc
+        raise bad_manifest(explain_failure(raw) or exc) from exc
     tree = Tree(
         root=wire.root,
         dirs=decode_keys(wire.dirs),

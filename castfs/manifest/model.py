@@ -9,12 +9,15 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from castfs.digest import Digest
 from castfs.paths import RelPath, escape, unescape
+
+FORMAT: Final = "castfs-manifest"
+VERSION: Final = 1
 
 #: Permission bits, set-id bits and the sticky bit.
 Mode = Annotated[int, msgspec.Meta(ge=0, le=0o7777)]

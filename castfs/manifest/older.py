@@ -48,7 +48,9 @@ def _load(raw: bytes) -> dict[str, Any]:
     try:
         # Decoded here: json takes UTF-16 too, and surrogates that are not UTF-8.
         document = json.loads(raw.decode(), object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as exc:
+    except RecursionError as exc:
+        raise bad_manifest(exc) from exc
+    except ValueError as exc:
         raise bad_manifest(f"not JSON: {exc}") from exc
     if not isinstance(document, dict):
         raise bad_manifest("not a JSON object")

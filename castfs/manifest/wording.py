@@ -11,6 +11,6 @@ _REASON_MAX = 1500
 
 def bad_manifest(reason: object, *, hint: str | None = None) -> ManifestError:
     """The error to raise. `reason` may quote the manifest, or be another library's exception."""
-    text = str(reason)[:_REASON_MAX]
+    text = "nested too deeply" if isinstance(reason, RecursionError) else str(reason)[:_REASON_MAX]
     line = display(text.encode(errors="backslashreplace"))
     return ManifestError(f"bad manifest: {line}", hint=hint)

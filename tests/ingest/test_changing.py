@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from castfs.errors import SourceError, UnreadableError
+from castfs.ingest import walk
 from castfs.ingest.reading import SMALL
 from castfs.ingest.sink import StoreSink
 from castfs.repository import Store
@@ -203,9 +203,7 @@ def before_opening(
     monkeypatch: pytest.MonkeyPatch, wanted: bytes, act: Callable[[], object]
 ) -> None:
     """`act` once, before the walk opens directory `wanted`."""
-    # By way of sys.modules: the package has a function of the same name.
-    scan = sys.modules["castfs.ingest.scan"]
-    original = scan.open_beneath
+    original = walk.open_beneath
     pending = [act]
 
     def open_beneath(root_fd: int, path: bytes, expected: tuple[int, int] | None) -> int:
@@ -214,7 +212,7 @@ def before_opening(
         fd: int = original(root_fd, path, expected)
         return fd
 
-    monkeypatch.setattr(scan, "open_beneath", open_beneath)
+    monkeypatch.setattr(walk, "open_beneath", open_beneath)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import castfs
 from castfs.ingest import presence
 from castfs.ingest.presence import PresenceCheck
 from castfs.repository import Store
@@ -174,8 +175,6 @@ def test_a_helper_that_is_killed_is_done_without(
 def test_a_failed_ingest_leaves_no_helper(
     tree: Path, store: Store, ingest: Ingest, asked: str
 ) -> None:
-    import castfs
-
     with pytest.raises(castfs.CastfsError):
         ingest(max_files=3)
     assert children() == set()

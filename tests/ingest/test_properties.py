@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -106,7 +107,11 @@ def build(path: bytes, tree: Dir) -> None:
 _number = itertools.count()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.timeout(900)  # the larger profile has 500 examples, each of which waits for the disk
+@settings(
+    max_examples=settings().max_examples // 2,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(trees, st.booleans())
 @example(Dir({b"a": File(b"", 0, 0), b"b": Hard(0), b"c": Dir({b"d": Hard(0)}, 0, 0)}, 0, 0), True)
 def test_ingest_and_restore(tmp_path: Path, tree: Dir, again: bool) -> None:

@@ -187,7 +187,7 @@ def test_a_full_disk_in_a_reader(
     tree: Path, small_disk: Path, with_readers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every job after the failing one is another reason to stop, none to go on."""
-    monkeypatch.setattr("castfs.ingest.scan._JOB_FILES", 1, raising=False)
+    monkeypatch.setattr("castfs.ingest.intake._JOB_FILES", 1, raising=False)
     monkeypatch.setattr(readers, "_QUEUE", 1)
     for number in range(40):
         (tree / f"big {number}").write_bytes(os.urandom(200_000))

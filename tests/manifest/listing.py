@@ -30,11 +30,11 @@ def _iter_words(entry: Entry) -> Iterator[str]:
         case Directory():
             yield f"directory {entry.mode:04o}"
         case Symlink():
-            yield f"symlink {ascii(entry.raw_target)}"
+            yield f"symlink {entry.raw_target!a}"
     yield f"mtime {entry.mtime_ns}"
     if entry.uid is not None or entry.gid is not None:
         yield f"owner {entry.uid}:{entry.gid}"
     if not isinstance(entry, Directory) and entry.hardlink is not None:
-        yield f"hardlink {ascii(entry.hardlink)}"
+        yield f"hardlink {entry.hardlink!a}"
     for name, value in entry.iter_xattrs():
-        yield f"xattr {ascii(name)}={ascii(value)}"
+        yield f"xattr {name!a}={value!a}"

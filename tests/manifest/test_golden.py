@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from castfs.manifest import (
+    blob_sizes,
     compute_fingerprint,
     compute_id,
     decode_manifest,
-    digests_of,
     encode_manifest,
     is_stored_whole,
     parse_manifest,
@@ -70,8 +70,9 @@ def test_encoded_again() -> None:
     assert compute_fingerprint(manifest.tree.files) == FINGERPRINT
 
 
-def test_digests() -> None:
-    assert digests_of(RAW) == {entry["sha256"] for entry in json.loads(RAW)["files"].values()}
+def test_blob_sizes() -> None:
+    files = json.loads(RAW)["files"].values()
+    assert blob_sizes(RAW) == {entry["sha256"]: entry["size_bytes"] for entry in files}
 
 
 def test_totals() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,10 +101,10 @@ def read(raw: bytes) -> Manifest | None:
     try:
         return parse_manifest(raw)
     except ManifestError as exc:
-        assert len(str(exc).splitlines()) == 1
-        assert len(str(exc)) < 3000
-        assert str(exc).isprintable()
-        return None
+        message = str(exc)
+    assert message.isprintable()
+    assert len(message) < 3000
+    return None
 
 
 def check_damaged(raw: bytes) -> None:
@@ -113,6 +113,33 @@ def check_damaged(raw: bytes) -> None:
         # The header's time and source are nobody's digest; the tree is what it was.
         assert manifest.tree == SAMPLE_TREE
         assert encode(manifest) == raw
+
+
+BYTES = [0, 9, 32, 34, 44, 45, 48, 49, 57, 58, 91, 92, 93, 101, 123, 125, 127, 128, 0xC3, 0xFF]
+
+
+@pytest.mark.parametrize("byte", BYTES)
+def test_each_byte_changed(byte: int) -> None:
+    for place in range(len(SAMPLE)):
+        check_damaged(SAMPLE[:place] + bytes([byte]) + SAMPLE[place + 1 :])
+
+
+def test_each_bit_changed() -> None:
+    for place, byte in enumerate(SAMPLE):
+        for bit in range(8):
+            check_damaged(SAMPLE[:place] + bytes([byte ^ 1 << bit]) + SAMPLE[place + 1 :])
+
+
+def test_each_byte_missing_or_doubled() -> None:
+    for place in range(len(SAMPLE)):
+        check_damaged(SAMPLE[:place] + SAMPLE[place + 1 :])
+        check_damaged(SAMPLE[:place] + SAMPLE[place : place + 1] + SAMPLE[place:])
+
+
+def test_each_truncation() -> None:
+    for place in range(len(SAMPLE)):
+        assert read(SAMPLE[:place]) is None
+        assert read(SAMPLE[place + 1 :]) is None
 
 
 @given(st.data())
@@ -126,8 +153,6 @@ def test_changed_bytes(data: st.DataObject) -> None:
 @given(st.integers(0, len(SAMPLE)), st.integers(0, len(SAMPLE)), st.binary(max_size=8))
 def test_cut_doubled_and_inserted(start: int, end: int, inserted: bytes) -> None:
     start, end = sorted((start, end))
-    check_damaged(SAMPLE[:start])
-    check_damaged(SAMPLE[start:])
     check_damaged(SAMPLE[:start] + SAMPLE[end:])
     check_damaged(SAMPLE[:end] + SAMPLE[start:])
     check_damaged(SAMPLE[:start] + inserted + SAMPLE[start:])
@@ -198,7 +223,7 @@ def test_changed_documents(document: documents.Document) -> None:
 
 @given(mutated_documents(), st.booleans())
 def test_changed_documents_that_are_signed_again(document: Any, ordered: bool) -> None:
-    """Ids are no obstacle to somebody who wants to do harm: each accepted tree is a possible one."""
+    """Whoever wants to do harm can compute an id: each accepted tree is a possible one."""
     try:
         if ordered:
             for key in ("dirs", "files", "symlinks"):
@@ -261,10 +286,9 @@ PIECES = st.lists(
 def test_escape_comes_back(raw: bytes) -> None:
     text = escape(raw)
     assert unescape(text) == raw
-    assert text.encode()  # no lone surrogates: any JSON writer takes it
     assert documents.raw_name(text) == raw
-    if ESCAPE not in text:
-        assert text.encode() == raw
+    encoded = text.encode()  # no lone surrogates: any JSON writer takes it
+    assert ESCAPE in text or encoded == raw
 
 
 @given(PIECES, PIECES)
@@ -298,16 +322,10 @@ def test_checked_paths(raw: bytes) -> None:
         return part not in (b"", b".", b"..") and b"\0" not in part and len(part) <= 255
 
     good = all(map(is_name, raw.split(b"/")))
-    try:
+    if good:
         assert parse_relpath(raw) == raw
         for part in raw.split(b"/"):
-            check_name(part)
-    except ValueError as exc:
-        assert not good
-        assert len(str(exc).splitlines()) == 1
+            assert check_name(part) == part
     else:
-        assert good
-
-
-def test_floats_of_the_sample() -> None:
-    assert math.isfinite(json.loads(SAMPLE)["created_at"])
+        with pytest.raises(ValueError, match=r"^[^\n]+$"):
+            parse_relpath(raw)

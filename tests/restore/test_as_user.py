@@ -80,6 +80,7 @@ def test_read_only_and_closed_directories(
     source = make_source(tmp_path / "source")
     (source / "sub" / "inner").mkdir()
     (source / "sub" / "inner" / "f").write_text("below two read-only directories")
+    (source / "sub" / "inner" / "empty").mkdir(mode=0o700)
     (source / "sub" / "inner").chmod(0o000)
     stored = store_directory(source, home / "store")
     assert restore_as_user(home, stored, **options) == {"not_set": []}

@@ -16,7 +16,7 @@ from castfs.errors import TargetError
 from castfs.manifest import encode_manifest, make_manifest
 from castfs.progress import Progress
 from castfs.restore import restore_tree, workers
-from castfs.restore.copying import Copier
+from castfs.restore.copying import Copier, Stopped
 from castfs.restore.metadata import Metadata
 from tests.restore.building import store_directory, store_files
 from tests.restore.oracles import assert_same, fingerprint, temporary_files
@@ -143,6 +143,26 @@ def test_interrupted_between_files(
     for path in (tmp_path / "out").iterdir():
         assert path.read_bytes() == contents[os.fsencode(path.name)]
     assert open_descriptors() <= before
+
+
+def test_threads_stop_in_the_middle_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = store_files({b"a/large": bytes(3 << 20), b"b/small": b"x"}, tmp_path / "store")
+
+    told = []
+
+    def wait(self: Copier) -> None:
+        told.append(self._stop.wait(20))
+        raise Stopped
+
+    monkeypatch.setattr(Copier, "_check", wait)
+    with pytest.raises(KeyboardInterrupt):
+        restore_tree(
+            stored.tree, stored.blobs, tmp_path / "out", threads=2, progress=Interrupting()
+        )
+    assert told == [True]
+    assert list((tmp_path / "out/a").iterdir()) == []
 
 
 @pytest.mark.parametrize("step", ["copy", "set"])

@@ -197,6 +197,24 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(
     assert temporary_files(out) == []
 
 
+def test_replacing_a_name_of_the_very_same_file(
+    tmp_path: Path, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rename(2) then does nothing and says that it did: the temporary name would stay."""
+    out = tmp_path / "out"
+    replace = LeafWriter._replace
+
+    def plant(self: LeafWriter, dir_fd: int, temp: bytes, name: bytes, path: bytes) -> None:
+        os.link(temp, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+        replace(self, dir_fd, temp, name, path)
+
+    monkeypatch.setattr(LeafWriter, "_replace", plant)
+    restore_tree(stored.tree, stored.blobs, out, if_exists="replace")
+    assert temporary_files(out) == []
+    assert (out / "d/b").read_text() == "new b"
+    assert (out / "d/b").stat().st_nlink == 1
+
+
 def test_hard_links_and_skip(tmp_path: Path) -> None:
     """The first of a group is kept; the others are linked to each other and not to it."""
     source = tmp_path / "source"
