@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,15 +161,20 @@ def command(
 
 
 def check_source(source: Path) -> None:
-    """A typo in DIR must not create a store."""
+    """Neither a typo in DIR nor something that cannot be ingested may create a store."""
     from castfs.errors import SourceError
 
     try:
-        source.stat()
+        mode = source.stat().st_mode
     except OSError as exc:
         raise SourceError(
             f"cannot ingest {source}: {exc.strerror}", hint="name a directory that exists"
         ) from exc
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise SourceError(
+            f"{source} is neither a directory nor a regular file",
+            hint="name the directory that it is in",
+        )
 
 
 def parse_metadata(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from castfs.digest import Digest
-from castfs.errors import NotFoundError
+from castfs.errors import NotFoundError, TargetError
 from castfs.manifest import Entry, File, Manifest, encode_manifest
 from castfs.paths import RelPath, display
 from castfs.progress import SILENT, Progress
@@ -97,6 +97,13 @@ class Snapshot:
         from castfs import settings
         from castfs.restore import restore_tree
 
+        if self.depot is not None and Path(target).resolve().is_relative_to(
+            self.depot.path.resolve()
+        ):
+            raise TargetError(
+                f"{display(os.fsencode(target))} lies in the store {self.depot.path}",
+                hint="restore to a directory of your own",
+            )
         with self.pinned("restore"):
             return restore_tree(
                 self.manifest.tree,

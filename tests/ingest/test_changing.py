@@ -62,6 +62,7 @@ def append_unseen(path: Path) -> None:
 CHANGES = pytest.mark.parametrize("change", [append, overwrite, append_unseen])
 
 
+@pytest.mark.semantics("I24")
 @SIZES
 @CHANGES
 def test_a_file_that_changes_once_is_read_again(
@@ -89,6 +90,7 @@ def test_a_file_that_changes_once_is_read_again(
     check_store(store.path)
 
 
+@pytest.mark.semantics("I24")
 @SIZES
 def test_a_file_that_always_changes_is_reported(
     source: Path, store: Store, ingest: Ingest, monkeypatch: pytest.MonkeyPatch, size: int
@@ -160,6 +162,7 @@ def replace_by_directory(path: Path) -> None:
     path.mkdir()
 
 
+@pytest.mark.semantics("I25")
 @pytest.mark.parametrize("readers", [False, True])
 @pytest.mark.parametrize(
     ("change", "vanished"),
@@ -232,6 +235,7 @@ def make_nested(source: Path) -> None:
     (source / "kept").write_bytes(b"3")
 
 
+@pytest.mark.semantics("I25")
 @pytest.mark.parametrize("wanted", [b"dir", b"dir/sub"])
 @pytest.mark.parametrize("by", ["nothing", "symlink", "file", "directory"])
 def test_a_directory_that_is_replaced_during_the_walk(

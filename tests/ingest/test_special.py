@@ -111,6 +111,7 @@ UNREADABLE = {
 }
 
 
+@pytest.mark.semantics("I13")
 def test_unreadable_entries_are_all_listed_and_nothing_is_stored(
     tmp_path: Path, users_source: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_unreadable_entries_are_all_listed_and_nothing_is_stored(
     assert_idle(tmp_path / "store")
 
 
+@pytest.mark.semantics("I13")
 def test_unreadable_entries_are_skipped_on_request(tmp_path: Path, users_source: Path) -> None:
     answer = run_as_user(tmp_path, "skip").split("|")
     assert answer[0] == "ok"

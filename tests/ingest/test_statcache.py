@@ -36,6 +36,7 @@ def tree(source: Path) -> Path:
 ALL = [b"a", b"b", b"c"]
 
 
+@pytest.mark.semantics("I27")
 def test_an_unchanged_tree_is_not_read(
     tree: Path, take: Take, ingest: Ingest, read_names: ReadNames, later: None
 ) -> None:
@@ -51,6 +52,7 @@ def test_an_unchanged_tree_is_not_read(
     assert describe_tree(take().manifest.tree) == describe_directory(tree)
 
 
+@pytest.mark.semantics("I27")
 def test_files_younger_than_two_seconds_are_not_trusted(
     tree: Path, ingest: Ingest, read_names: ReadNames
 ) -> None:
@@ -137,6 +139,7 @@ def set_attribute(path: Path) -> None:
     os.setxattr(path, "user.a", b"1")
 
 
+@pytest.mark.semantics("I27")
 @pytest.mark.parametrize("change", [rewrite, replace, swap, touch, change_mode, set_attribute])
 def test_what_changed_is_read(
     tree: Path, take: Take, read_names: ReadNames, later: None, change: Callable[[Path], None]
@@ -234,6 +237,7 @@ def test_a_healed_blob_is_another_inode(source: Path, store: Store, ingest: Inge
         assert reader.read() == b"short"
 
 
+@pytest.mark.semantics("I27")
 def test_rehash_reads_all_and_keeps_the_cache(
     tree: Path, ingest: Ingest, read_names: ReadNames, later: None
 ) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.manifest.documents import sha256
 
 #: Bytes that the reading process may have in all: the interpreter needs about 100 MB of them.
 ADDRESS_SPACE = 1 << 30
@@ -96,3 +101,56 @@ def test_bomb(raw: bytes) -> None:
     assert said.startswith(("bad manifest: ", "accepted"))
     # Nothing is wrong with data that nobody looks at.
     assert said.startswith("accepted") == (raw == BOMBS["lists in an unknown key"])
+
+
+MEASURE = """
+import resource, sys
+from castfs.manifest import parse_manifest
+with open(sys.argv[1], "rb") as file:
+    raw = file.read()
+assert len(parse_manifest(raw).tree.files) == 1_000_000
+usage = resource.getrusage(resource.RUSAGE_SELF)
+print(usage.ru_maxrss // 1024, usage.ru_utime + usage.ru_stime)
+"""
+
+
+@pytest.mark.slow
+def test_a_million_files(tmp_path: Path) -> None:
+    write_million(tmp_path / "manifest.json")
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURE, tmp_path / "manifest.json"],
+        capture_output=True,
+        timeout=100,
+        check=True,
+    )
+    mebibytes, seconds = map(float, result.stdout.split())
+    # 840 MiB where this was written, 180 of them the file itself.
+    assert mebibytes < 1200
+    # 2.5 s there. Room for a slow machine, none for what grows with the square.
+    assert seconds < 20
+
+
+def write_million(path: Path) -> None:
+    """Made by hand, so that the encoder need not be fast for this."""
+    dirs = [b"d%05d" % i for i in range(10_000)]
+    tree = [b'{"dirs":{']
+    tree.append(b",".join(b'"%s":{"mode":493,"mtime_ns":1700000000000000000}' % d for d in dirs))
+    tree.append(b'},"files":{')
+    fingerprint = hashlib.sha256()
+    entries = []
+    for directory, number in itertools.product(dirs, range(100)):
+        digest = sha256(directory + b"%d" % number).encode()
+        name = b"%s/module_%02d.py" % (directory, number)
+        fingerprint.update(name + b"\0" + digest + b"\0")
+        entries.append(
+            b'"%s":{"mode":420,"mtime_ns":1700000000000000000,"sha256":"%s","size_bytes":%d}'
+            % (name, digest, number)
+        )
+    tree.append(b",".join(entries))
+    tree.append(b'},"root":{"mode":493,"mtime_ns":0},"symlinks":{}}')
+    raw = b"".join(tree)
+    header = (
+        b'{"created_at":1.0,"file_count":1000000,"fingerprint":"%s","format":"castfs-manifest",'
+        b'"id":"%s","source_path":"","total_size_bytes":%d,"version":1,'
+    ) % (fingerprint.hexdigest().encode(), sha256(raw).encode(), sum(range(100)) * len(dirs))
+    path.write_bytes(header + raw[1:] + b"\n")

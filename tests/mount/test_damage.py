@@ -63,6 +63,7 @@ def test_missing_blob(mounter: Mounter, snapshot: Snapshot) -> None:
     assert_logged(status, snapshot, "is missing")
 
 
+@pytest.mark.semantics("M38", "M39")
 def test_blob_of_another_size(mounter: Mounter, snapshot: Snapshot) -> None:
     status = mounter.start(snapshot)
     blob = snapshot.blob(BAD)
@@ -72,6 +73,7 @@ def test_blob_of_another_size(mounter: Mounter, snapshot: Snapshot) -> None:
     assert_logged(status, snapshot, "1000 bytes instead of 512000")
 
 
+@pytest.mark.semantics("M38")
 def test_blob_cut_while_it_is_open(mounter: Mounter, snapshot: Snapshot) -> None:
     status = mounter.start(snapshot)
     path = mounter.mountpoint / "directory" / "bad file"
@@ -89,6 +91,7 @@ def test_blob_cut_while_it_is_open(mounter: Mounter, snapshot: Snapshot) -> None
     assert_logged(status, snapshot, "ends after 300000 of 512000 bytes")
 
 
+@pytest.mark.semantics("M38", "M39")
 def test_unreadable_blob(mounter: Mounter, snapshot: Snapshot) -> None:
     status = mounter.start(snapshot)
     blob = snapshot.blob(BAD)
@@ -126,6 +129,7 @@ def _flip(blob: Path) -> None:
         file.write(bytes([byte[0] ^ 1]))
 
 
+@pytest.mark.semantics("M42")
 @pytest.mark.parametrize("options", ["", "verify"])
 def test_a_healed_blob_is_seen_when_the_file_is_opened(
     mounter: Mounter, snapshot: Snapshot, options: str
@@ -144,6 +148,7 @@ def test_a_healed_blob_is_seen_when_the_file_is_opened(
     assert path.read_bytes() == CONTENT
 
 
+@pytest.mark.semantics("M42")
 def test_a_missing_blob_that_comes_back_is_seen_by_open_files(
     mounter: Mounter, snapshot: Snapshot
 ) -> None:
@@ -158,6 +163,7 @@ def test_a_missing_blob_that_comes_back_is_seen_by_open_files(
         assert file.read(10) == CONTENT[:10]
 
 
+@pytest.mark.semantics("M43")
 def test_an_empty_file_needs_no_blob(mounter: Mounter) -> None:
     write(mounter.source / "empty")
     snapshot = mounter.take()

@@ -146,6 +146,7 @@ def test_modes_times_and_sizes_are_exact(varied: Mounter) -> None:
         assert status.st_mtime_ns == link.mtime_ns
 
 
+@pytest.mark.semantics("M5")
 def test_deeper_than_path_max(mounter: Mounter) -> None:
     name, depth = "d" * 200, 40
     fd = os.open(mounter.source, os.O_RDONLY)
@@ -161,6 +162,7 @@ def test_deeper_than_path_max(mounter: Mounter) -> None:
     assert describe(mounter.mount()) == expected
 
 
+@pytest.mark.semantics("M6")
 def test_a_directory_of_100_000_entries(mounter: Mounter) -> None:
     depot, _ = ensure_depot(mounter.store)
     with WriteSession(depot, purpose="test") as session:
@@ -182,6 +184,7 @@ def test_a_directory_of_100_000_entries(mounter: Mounter) -> None:
     assert not (mounter.mountpoint / "entry 100000").exists()
 
 
+@pytest.mark.semantics("M24")
 def test_listing_from_any_position(mounter: Mounter) -> None:
     """telldir and seekdir, which `rm -r`, NFS and some languages' walkers use."""
     for number in range(500):
@@ -216,6 +219,7 @@ def test_listing_from_any_position(mounter: Mounter) -> None:
     libc.closedir(directory)
 
 
+@pytest.mark.semantics("M48")
 def test_totals(mounter: Mounter) -> None:
     write(mounter.source / "a", b"x" * 1000)
     write(mounter.source / "b", b"x" * 512)
@@ -231,6 +235,7 @@ def test_totals(mounter: Mounter) -> None:
     assert run("df", "-B1", "--output=used", mounter.mountpoint).split()[1] == "1536"
 
 
+@pytest.mark.semantics("M46")
 def test_xattrs_are_shown(mounter: Mounter) -> None:
     file = write(mounter.source / "file", b"x")
     write(mounter.source / "without")
@@ -247,6 +252,7 @@ def test_xattrs_are_shown(mounter: Mounter) -> None:
         os.getxattr(mountpoint / "file", "user.three")
 
 
+@pytest.mark.semantics("M47")
 def test_xattrs_are_not_asked_for_where_there_are_none(mounter: Mounter) -> None:
     write(mounter.source / "file")
     mountpoint = mounter.mount()
@@ -256,6 +262,7 @@ def test_xattrs_are_not_asked_for_where_there_are_none(mounter: Mounter) -> None
         os.getxattr(mountpoint / "file", "user.one")
 
 
+@pytest.mark.semantics("M25")
 def test_file_handles_survive_dropped_caches(mounter: Mounter) -> None:
     """name_to_handle_at(2), as NFS servers use it: the kernel looks up `.` of the inode."""
     write(mounter.source / "file", b"by handle")

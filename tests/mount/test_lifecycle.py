@@ -72,6 +72,7 @@ def test_nothing_heavy_is_imported_to_launch(mounter: Mounter, snapshot: Snapsho
     assert run(sys.executable, "-c", script, cwd=Path(__file__).parents[2]) == "set()\n"
 
 
+@pytest.mark.semantics("L11")
 def test_the_snapshot_is_pinned_while_it_is_mounted(mounter: Mounter, snapshot: Snapshot) -> None:
     mounter.start(snapshot)
     lease, manifest = reversed(leases(snapshot))
@@ -110,6 +111,7 @@ def test_a_foreign_mount_is_not_touched(mounter: Mounter) -> None:
         run("umount", mounter.mountpoint)
 
 
+@pytest.mark.semantics("L17")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_unmount(mounter: Mounter, snapshot: Snapshot, number: signal.Signals) -> None:
     status = mounter.start(snapshot)
@@ -121,6 +123,7 @@ def test_signals_unmount(mounter: Mounter, snapshot: Snapshot, number: signal.Si
     assert "ending by signal" in status.log.read_text()
 
 
+@pytest.mark.semantics("L17")
 def test_a_signal_ends_a_mount_in_use(mounter: Mounter, snapshot: Snapshot) -> None:
     mounter.start(snapshot)
     fd = os.open(mounter.mountpoint, os.O_RDONLY)
@@ -211,6 +214,7 @@ def test_a_dead_mount_with_somebody_in_it(mounter: Mounter, snapshot: Snapshot) 
             sleeper.kill()
 
 
+@pytest.mark.semantics("L12", "L14")
 def test_a_stopped_mount_is_hung(
     mounter: Mounter, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +242,7 @@ BUSY = {
 }
 
 
+@pytest.mark.semantics("L18")
 @pytest.mark.parametrize(("command", "use"), BUSY.values(), ids=BUSY.keys())
 def test_busy_says_who(mounter: Mounter, command: str, use: str) -> None:
     write(mounter.source / "file", b"content")
@@ -261,6 +266,7 @@ def test_busy_says_who(mounter: Mounter, command: str, use: str) -> None:
     assert not unmount(mountpoint).served
 
 
+@pytest.mark.semantics("L18")
 def test_busy_with_a_mapped_file(mounter: Mounter) -> None:
     write(mounter.source / "file", b"x" * 5000)
     mountpoint = mounter.mount()
@@ -283,6 +289,7 @@ def test_busy_with_a_mapped_file(mounter: Mounter) -> None:
         process.communicate(timeout=PATIENCE)
 
 
+@pytest.mark.semantics("L18")
 def test_busy_with_another_mount_on_it(mounter: Mounter) -> None:
     (mounter.source / "inner").mkdir()
     mountpoint = mounter.mount()
@@ -293,6 +300,7 @@ def test_busy_with_another_mount_on_it(mounter: Mounter) -> None:
     unmount(mountpoint)
 
 
+@pytest.mark.semantics("L20")
 def test_a_later_mount_at_the_same_place_is_left_alone(
     mounter: Mounter, snapshot: Snapshot
 ) -> None:
@@ -308,6 +316,7 @@ def test_a_later_mount_at_the_same_place_is_left_alone(
     assert mounter.listed() == [second]
 
 
+@pytest.mark.semantics("L20")
 def test_what_lies_beneath_is_left_alone(mounter: Mounter, snapshot: Snapshot) -> None:
     run("mount", "-t", "tmpfs", "none", mounter.mountpoint)
     try:
@@ -321,6 +330,7 @@ def test_what_lies_beneath_is_left_alone(mounter: Mounter, snapshot: Snapshot) -
         run("umount", mounter.mountpoint)
 
 
+@pytest.mark.semantics("L22")
 def test_all_at_once(mounter: Mounter, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     # Other tests, which run at the same time, keep theirs.
     monkeypatch.setattr("castfs.mount.unmounting.read_mounts", mounter.mounts)
@@ -338,6 +348,7 @@ def test_all_at_once(mounter: Mounter, snapshot: Snapshot, monkeypatch: pytest.M
     assert mounter.listed() == []
 
 
+@pytest.mark.semantics("L3")
 @pytest.mark.parametrize(
     "name",
     [
@@ -363,6 +374,7 @@ def test_awkward_mount_points(mounter: Mounter, snapshot: Snapshot, name: str) -
     assert mounter.listed() == []
 
 
+@pytest.mark.semantics("L3")
 def test_a_symlink_to_the_mount_point(mounter: Mounter, snapshot: Snapshot) -> None:
     link = mounter.base / "link"
     link.symlink_to("mnt")
@@ -372,6 +384,7 @@ def test_a_symlink_to_the_mount_point(mounter: Mounter, snapshot: Snapshot) -> N
     assert find_mount(mounter.mountpoint) is None
 
 
+@pytest.mark.semantics("L3")
 def test_a_relative_mount_point(
     mounter: Mounter, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,6 +395,7 @@ def test_a_relative_mount_point(
     assert mounter.listed() == []
 
 
+@pytest.mark.semantics("L3")
 def test_a_mount_point_on_a_read_only_filesystem(mounter: Mounter, snapshot: Snapshot) -> None:
     run("mount", "--bind", mounter.base, mounter.base)
     run("mount", "-o", "remount,bind,ro", mounter.base)
@@ -398,6 +412,7 @@ def test_a_mount_point_on_a_read_only_filesystem(mounter: Mounter, snapshot: Sna
         run("umount", mounter.base)
 
 
+@pytest.mark.semantics("M45")
 def test_an_overlay_on_top(mounter: Mounter, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way to a writable tree: it needs statfs, stable inodes and the w bits."""
     monkeypatch.setattr("castfs.mount.unmounting.EXIT_SECONDS", 0.5)
@@ -437,6 +452,7 @@ def test_without_a_registry_entry(mounter: Mounter, snapshot: Snapshot) -> None:
     assert wait_for_exit(mounter.pids[0])
 
 
+@pytest.mark.semantics("L4")
 def test_two_mounts_of_one_place_at_once(mounter: Mounter, snapshot: Snapshot) -> None:
     request = snapshot.request(mounter.mountpoint).encode().hex()
     script = FOREGROUND.format(root=str(Path(__file__).parents[2])).replace(

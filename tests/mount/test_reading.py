@@ -56,6 +56,7 @@ def test_shared_mapping_for_writing_is_refused(big: Path) -> None:
         mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_WRITE)
 
 
+@pytest.mark.semantics("M30")
 def test_direct_io(big: Path) -> None:
     fd = os.open(big, os.O_RDONLY | os.O_DIRECT)
     buffer = mmap.mmap(-1, 1 << 21)  # page-aligned
@@ -67,6 +68,7 @@ def test_direct_io(big: Path) -> None:
     assert received == CONTENT
 
 
+@pytest.mark.semantics("M30")
 def test_sendfile_and_copy_file_range(big: Path, tmp_path: Path) -> None:
     with big.open("rb") as source, (tmp_path / "sent").open("wb") as target:
         while os.sendfile(target.fileno(), source.fileno(), None, 1 << 20):
@@ -78,6 +80,7 @@ def test_sendfile_and_copy_file_range(big: Path, tmp_path: Path) -> None:
     assert (tmp_path / "cp").read_bytes() == CONTENT
 
 
+@pytest.mark.semantics("M30", "M31")
 def test_splice_and_seek(big: Path) -> None:
     read_end, write_end = os.pipe()
     fd = os.open(big, os.O_RDONLY)
@@ -90,6 +93,7 @@ def test_splice_and_seek(big: Path) -> None:
         os.close(number)
 
 
+@pytest.mark.semantics("M32")
 def test_beyond_four_gib(mounter: Mounter) -> None:
     size = 5 * 2**30
     digest = (
@@ -124,6 +128,7 @@ def test_beyond_four_gib(mounter: Mounter) -> None:
         assert content.read(1 << 20) == bytes(1 << 20)
 
 
+@pytest.mark.semantics("M12")
 def test_executing_a_binary_and_a_script(mounter: Mounter) -> None:
     shutil.copy("/bin/echo", mounter.source / "echo")
     write(mounter.source / "script", b"#!/bin/sh\necho from $0\n", mode=0o755)
@@ -142,6 +147,7 @@ def test_noexec(mounter: Mounter) -> None:
         subprocess.run([mountpoint / "echo"], check=False)
 
 
+@pytest.mark.semantics("M33")
 def test_sqlite_opens_a_database(mounter: Mounter) -> None:
     path = mounter.source / "some.db"
     database = sqlite3.connect(path)
@@ -160,6 +166,7 @@ def test_sqlite_opens_a_database(mounter: Mounter) -> None:
     database.close()
 
 
+@pytest.mark.semantics("M33")
 def test_git_status_in_a_mounted_clone(mounter: Mounter) -> None:
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-C", mounter.source]
     run(*git, "init", "-q")
@@ -177,6 +184,7 @@ def test_git_status_in_a_mounted_clone(mounter: Mounter) -> None:
     assert run(*inside, "fsck", "--no-dangling") == ""
 
 
+@pytest.mark.semantics("M33")
 def test_python_runs_from_a_mounted_environment(mounter: Mounter) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", mounter.source / "venv")
     write(mounter.source / "module.py", b"import json; print(json.dumps([1]))\n")
@@ -216,6 +224,7 @@ def test_many_readers_at_once(mounter: Mounter) -> None:
     assert wrong == []
 
 
+@pytest.mark.semantics("M35")
 def test_a_thousand_files_open_at_once(mounter: Mounter) -> None:
     """More than the usual soft limit of descriptors, which the serving process has raised."""
     for number in range(1500):
@@ -243,6 +252,7 @@ def test_open_files_stay_readable_after_a_lazy_unmount(big: Path, mounter: Mount
     assert wait_for_exit(mounter.pids[0])
 
 
+@pytest.mark.semantics("L19")
 def test_a_lazy_unmount_of_an_idle_mount_ends_its_process(big: Path, mounter: Mounter) -> None:
     ended = unmount(mounter.mountpoint, lazy=True)
     assert isinstance(ended, Unmounted)

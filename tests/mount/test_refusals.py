@@ -155,6 +155,7 @@ def test_damaged_manifest(mounter: Mounter, snapshot: Snapshot) -> None:
     refuse(snapshot.request(mounter.mountpoint), ManifestError, "not the one that its id")
 
 
+@pytest.mark.semantics("L6")
 def test_a_missing_blob_of_a_manifest_file(mounter: Mounter, snapshot: Snapshot) -> None:
     copy = mounter.base / "copy.json"
     copy.write_bytes(snapshot.depot.manifest_path(snapshot.manifest.id).read_bytes())
@@ -195,6 +196,7 @@ def test_bad_manifest_file(
     refuse(request, ManifestError, words)
 
 
+@pytest.mark.semantics("L2")
 def test_no_device(tmp_path: Path) -> None:
     with pytest.raises(MountError) as caught:
         check_device(tmp_path / "fuse")

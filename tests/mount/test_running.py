@@ -72,6 +72,7 @@ def test_not_executable(mounter: Mounter, snapshot: Snapshot) -> None:
     assert result == (126, "", "/etc/passwd: Permission denied\n")
 
 
+@pytest.mark.semantics("L25")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_signals_are_passed_on(mounter: Mounter, snapshot: Snapshot, name: str) -> None:
     trap = f"trap 'echo got {name}; exit 7' {name.removeprefix('SIG')}"
@@ -90,6 +91,7 @@ def test_the_commands_signals_are_not_blocked(mounter: Mounter, snapshot: Snapsh
     assert finish(mounter, process) == (0, "set()\n", "")
 
 
+@pytest.mark.semantics("L25")
 def test_what_it_leaves_running_does_not_keep_the_mount(
     mounter: Mounter, snapshot: Snapshot
 ) -> None:

@@ -33,6 +33,7 @@ def make_archive(root: Path, contents: dict[str, bytes]) -> Path:
     return path
 
 
+@pytest.mark.semantics("L7")
 def test_an_older_archive(mounter: Mounter) -> None:
     root = mounter.base / "archive"
     path = make_archive(root, {"src/main.py": b"print(1)\n", "ümlaut": b"", "src/deep/x": b"12"})
@@ -92,6 +93,7 @@ def test_a_manifest_file_whose_blobs_are_in_a_store(mounter: Mounter, older: boo
     assert os.listdir(snapshot.depot.leases_dir) == []
 
 
+@pytest.mark.semantics("L8")
 def test_a_store_on_a_read_only_medium(mounter: Mounter) -> None:
     """Pinned by locks alone; the mount works, and leaves nothing there."""
     write(mounter.source / "file", b"content")
@@ -117,6 +119,7 @@ def test_a_store_on_a_read_only_medium(mounter: Mounter) -> None:
     assert os.listdir(snapshot.depot.leases_dir) == []
 
 
+@pytest.mark.semantics("L8")
 def test_a_store_that_protects_nobody_says_so(mounter: Mounter) -> None:
     write(mounter.source / "file", b"content")
     snapshot = mounter.take()

@@ -48,6 +48,7 @@ def can_read(uid: int, path: Path) -> bool:
     )
 
 
+@pytest.mark.semantics("M11")
 def test_roots_mounts_are_for_everybody_as_the_modes_say(public: Mounter) -> None:
     write(public.source / "open", b"x", mode=0o644)
     write(public.source / "private", b"x", mode=0o600)
@@ -95,6 +96,7 @@ def test_owners(public: Mounter) -> None:
     }
 
 
+@pytest.mark.semantics("M13")
 def test_set_id_bits_are_shown_and_have_no_effect(public: Mounter) -> None:
     shutil.copy("/usr/bin/id", public.source / "id")
     (public.source / "id").chmod(0o4755)
@@ -103,6 +105,7 @@ def test_set_id_bits_are_shown_and_have_no_effect(public: Mounter) -> None:
     assert run(*as_user(USER), root / "id", "-u") == f"{USER}\n"
 
 
+@pytest.mark.semantics("M13")
 def test_set_id_bits_have_effect_if_root_wants_that(public: Mounter) -> None:
     shutil.copy("/usr/bin/id", public.source / "id")
     (public.source / "id").chmod(0o4755)
@@ -110,6 +113,7 @@ def test_set_id_bits_have_effect_if_root_wants_that(public: Mounter) -> None:
     assert run(*as_user(USER), root / "id", "-u") == "0\n"
 
 
+@pytest.mark.semantics("L10")
 @pytest.mark.parametrize("uid", [0, USER])
 def test_in_a_bubblewrap_sandbox(public: Mounter, uid: int) -> None:
     write(public.source / "file", b"from the sandbox\n")
@@ -204,12 +208,14 @@ def run_as_user(base: Path, script: str, *setup: str, parse: bool = True) -> Any
     return json.loads(output.splitlines()[-1]) if parse else output
 
 
+@pytest.mark.semantics("L9")
 def test_device_that_users_may_not_open(public: Mounter) -> None:
     assert Path("/dev/fuse").stat().st_mode & 0o777 == 0o600
     said = run_as_user(public.base, "print(json.dumps(attempt()))")
     assert said == "you may not open /dev/fuse (mode 600); as root: `chmod 666 /dev/fuse`"
 
 
+@pytest.mark.semantics("M9", "L9")
 def test_a_user_mounts_and_unmounts(public: Mounter) -> None:
     script = """
 status = attempt()
@@ -263,6 +269,7 @@ print(json.dumps([states, second.state, (mnt / "file").read_text()]))
     assert run_as_user(public.base, script, OPEN_DEVICE) == [["dead"], "ok", "of a user"]
 
 
+@pytest.mark.semantics("M54")
 def test_sharing_needs_roots_permission(public: Mounter) -> None:
     said = run_as_user(public.base, "print(json.dumps(attempt('allow_other')))", OPEN_DEVICE)
     assert said == (
@@ -271,6 +278,7 @@ def test_sharing_needs_roots_permission(public: Mounter) -> None:
     )
 
 
+@pytest.mark.semantics("M54")
 def test_sharing_with_roots_permission(public: Mounter) -> None:
     # The namespaces' root then reads what the user has mounted.
     script = """
@@ -296,6 +304,7 @@ exit
     ]
 
 
+@pytest.mark.semantics("M55")
 @pytest.mark.parametrize("option", ["suid", "dev"])
 def test_what_only_root_may(public: Mounter, option: str) -> None:
     said = run_as_user(public.base, f"print(json.dumps(attempt({option!r})))", OPEN_DEVICE)
@@ -311,6 +320,7 @@ def test_a_mount_point_that_is_not_the_users(public: Mounter) -> None:
     )
 
 
+@pytest.mark.semantics("L9")
 def test_without_fusermount3(public: Mounter) -> None:
     script = "os.environ['PATH'] = '/nowhere'; print(json.dumps(attempt()))"
     said = run_as_user(public.base, script, OPEN_DEVICE)

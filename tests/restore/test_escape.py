@@ -67,6 +67,7 @@ def test_a_symlink_in_the_place_of_a_file(tmp_path: Path, stored: Stored, outsid
     assert (out / "z").read_text() == (out / "d/top").read_text() == "ours"
 
 
+@pytest.mark.semantics("R16")
 @pytest.mark.parametrize("policy", ["fail", "replace"])
 @pytest.mark.parametrize("moment", ["d/e/f3", "d/e/f7", "d/top"])
 def test_a_directory_is_swapped_for_a_symlink_between_two_files(
@@ -93,6 +94,7 @@ def test_a_directory_is_swapped_for_a_symlink_between_two_files(
     assert temporary_files(out) == []
 
 
+@pytest.mark.semantics("R16")
 def test_a_symlink_appears_between_mkdir_and_open(
     tmp_path: Path, stored: Stored, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +157,7 @@ def test_the_first_of_a_hard_link_group_is_swapped(
     assert temporary_files(out) == []
 
 
+@pytest.mark.semantics("R16")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_thread_swaps_a_directory_in_a_loop(
     tmp_path: Path, stored: Stored, outside: Path, threads: int

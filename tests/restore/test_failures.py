@@ -78,6 +78,7 @@ def test_a_read_only_filesystem(tmp_path: Path, small: Path) -> None:
     assert [p.name for p in small.rglob("*")] == ["d"]
 
 
+@pytest.mark.semantics("R19")
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_full_disk(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch, threads: int
@@ -127,6 +128,7 @@ class Interrupting(Progress):
         raise KeyboardInterrupt
 
 
+@pytest.mark.semantics("R19")
 @pytest.mark.parametrize("threads", [1, 3])
 def test_interrupted_between_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
@@ -192,6 +194,7 @@ restore_tree(tree, BlobDir(Path("store/blobs")), Path("out"), threads=int(sys.ar
 """
 
 
+@pytest.mark.semantics("R19")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c_leaves_no_temporary_file(tmp_path: Path, threads: int) -> None:
     contents = {b"d%d/f%d" % (i % 40, i): b"%d" % i * 5000 for i in range(1500)}

@@ -108,6 +108,7 @@ def test_replace_makes_it_equal_but_for_extra_files(tmp_path: Path, stored: Stor
     assert out.stat().st_mtime_ns == 43
 
 
+@pytest.mark.semantics("R12")
 def test_replace_does_not_touch_the_file_that_others_have_open(
     tmp_path: Path, stored: Stored
 ) -> None:
@@ -242,6 +243,7 @@ def test_hard_links_and_replace(tmp_path: Path) -> None:
         assert temporary_files(tmp_path / "out") == []
 
 
+@pytest.mark.semantics("R8")
 def test_a_filesystem_without_hard_links_gets_copies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +326,7 @@ def test_paths_need_the_blobs_of_these_alone(tmp_path: Path, stored: Stored) -> 
         restore_tree(stored.tree, stored.blobs, tmp_path / "all")
 
 
+@pytest.mark.semantics("R19")
 def test_what_a_failed_restore_left_is_made_whole_by_replace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,7 +115,7 @@ def test_acls_are_not_enforced(public_world: World, taken_with: tuple[str, ...])
 
     def can_read(root: Path, user: int, group: int) -> bool:
         ids = [f"--reuid={user}", f"--regid={group}", "--clear-groups"]
-        command = ["setpriv", *ids, "cat", root / "file"]
+        command = ["setpriv", *ids, "cat", str(root / "file")]
         done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
         return done.returncode == 0
 

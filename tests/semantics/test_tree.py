@@ -238,8 +238,8 @@ def test_listings_agree_with_lstat(pair: Pair) -> None:
 def test_targets(world: World, pair: Pair) -> None:
     for path, status in walk(pair.source):
         if stat.S_ISLNK(status.st_mode):
-            shown, source = (os.path.join(os.fsencode(p), path) for p in (pair.mount, pair.source))
-            assert os.readlink(shown) == os.readlink(source)
+            shown, real = (os.path.join(os.fsencode(p), path) for p in (pair.mount, pair.source))
+            assert os.readlink(shown) == os.readlink(real)
     source = world.directory("source")
     longest = "x/" * 2047 + "x"
     (source / "longest").symlink_to(longest)
