@@ -21,7 +21,7 @@ from castfs.ingest.options import ScanOptions
 from castfs.ingest.reading import Unreadable, check_time, read_xattrs
 from castfs.ingest.statcache import StatCache, dir_key
 from castfs.ingest.symlinks import take_symlink, xattrs_of
-from castfs.paths import display, split
+from castfs.paths import DEPTH_MAX, display, split
 
 _ENCODING = sys.getfilesystemencoding()
 _ERRORS = sys.getfilesystemencodeerrors()
@@ -154,6 +154,8 @@ class Walk:
             elif kind == stat.S_IFDIR:
                 if identity(st) == self._keep_out:
                     losses.ignore(_STORE_RULE, st, -1, "")
+                elif len(child) > DEPTH_MAX and child.count(b"/") >= DEPTH_MAX:
+                    losses.fail(child, f"deeper than {DEPTH_MAX:,} levels, which a manifest holds")
                 else:
                     subdirs.append((child, identity(st), scope))
             elif kind == stat.S_IFLNK:
@@ -182,7 +184,16 @@ class Walk:
 def _read_rules(dir_fd: int, name: bytes) -> bytes | None:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        with open(os.open(name, flags, dir_fd=dir_fd), "rb") as file:
-            return file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+        fd = os.open(name, flags, dir_fd=dir_fd)
     except OSError:
         return None
+    try:
+        # Looked at first: a directory's descriptor that `open` refuses stays open.
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
+    except OSError:
+        return None
+    finally:
+        os.close(fd)

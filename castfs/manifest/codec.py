@@ -182,12 +182,13 @@ def _any_escaped(paths: list[bytes]) -> bool:
 
 
 def make_manifest(tree: Tree, *, created_at: float, source_path: str) -> Manifest:
+    """`source_path` is cut to what the format allows: it only describes."""
     return Manifest(
         tree=tree,
         id=compute_id(tree),
         fingerprint=compute_fingerprint(tree.files),
         created_at=created_at,
-        source_path=source_path,
+        source_path=source_path[:SOURCE_PATH_MAX],
     )
 
 

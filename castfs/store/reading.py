@@ -19,18 +19,17 @@ def check_present(blobs: BlobDir, wanted: Iterable[tuple[bytes, Digest, int]]) -
 
     Costs one stat for each distinct digest; contents are not looked at.
     """
-    seen: dict[str, bool] = {}
+    sizes: dict[str, int | None] = {}
     bad: list[tuple[bytes, Digest, int]] = []
     for path, digest, size in wanted:
-        good = seen.get(digest)
-        if good is None:
-            good = seen[digest] = blobs.size(digest) == size
-        if not good:
+        if digest not in sizes:
+            sizes[digest] = blobs.size(digest)
+        if sizes[digest] != size:
             bad.append((path, digest, size))
     if not bad:
         return
     path, digest, size = bad[0]
-    actual = blobs.size(digest)
+    actual = sizes[digest]
     state = "missing" if actual is None else f"{actual} bytes long instead of {size}"
     others = f", and those of {len(bad) - 1} more files are bad too" if len(bad) > 1 else ""
     raise BlobError(

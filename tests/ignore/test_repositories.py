@@ -236,6 +236,7 @@ def test_excludes_and_their_order(root: Path, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.semantics("I31")
 def test_nested_clone(root: Path) -> None:
     """The rules of git around it end at its door; its own begin there."""
     make(root, ".gitignore", content=b"*.o\n/ignored/\nsub/deep/x\n")
@@ -292,6 +293,7 @@ def test_a_clone_with_files_that_the_tree_around_it_tracks(root: Path) -> None:
     assert walked.files == {b".gitignore", b"sub/a", b"sub/c"}
 
 
+@pytest.mark.semantics("I31")
 @pytest.mark.parametrize("ignored", [b"", b"vendor/\n", b"lib\n", b"*\n"])
 def test_submodule(root: Path, tmp_path: Path, ignored: bytes) -> None:
     """It is tracked, whatever the rules around it say."""

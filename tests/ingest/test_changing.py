@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from castfs.errors import SourceError, UnreadableError
-from castfs.ingest import walk
+from castfs.ingest import beneath, walk
 from castfs.ingest.reading import SMALL
 from castfs.ingest.sink import StoreSink
 from castfs.repository import Store
@@ -206,14 +206,13 @@ def before_opening(
     monkeypatch: pytest.MonkeyPatch, wanted: bytes, act: Callable[[], object]
 ) -> None:
     """`act` once, before the walk opens directory `wanted`."""
-    original = walk.open_beneath
+    original = beneath.open_beneath
     pending = [act]
 
     def open_beneath(root_fd: int, path: bytes, expected: tuple[int, int] | None) -> int:
         if path == wanted and pending:
             pending.pop()()
-        fd: int = original(root_fd, path, expected)
-        return fd
+        return original(root_fd, path, expected)
 
     monkeypatch.setattr(walk, "open_beneath", open_beneath)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import castfs
+from castfs.errors import UnreadableError
 from castfs.repository import Store
 from tests.ingest.describing import describe_directory, describe_tree
 from tests.ingest.taking import Ingest, ReadNames, Take, before_reading
@@ -190,6 +191,19 @@ def test_deep_trees_again_through_the_cache(
     second = castfs.open(tmp_path / "second", create=True).ingest(deep_source)
     assert second.manifest_id == first.manifest_id
     assert (second.added_count, second.unchanged_count) == (1, 0)
+
+
+def test_a_tree_that_no_manifest_can_hold_is_refused(
+    deep_source: Path, take: Take, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot that could not be read back would be worse than none."""
+    for module in ("castfs.ingest.walk", "castfs.manifest.checks"):
+        monkeypatch.setattr(f"{module}.DEPTH_MAX", 50)
+    os.close(make_deep(deep_source, 50, b"d"))
+    assert len(take().manifest.tree.dirs) == 50
+    os.mkdir(b"/".join([os.fsencode(deep_source), *[b"d"] * 51]))
+    with pytest.raises(UnreadableError, match="deeper than 50 levels"):
+        ingest()
 
 
 def test_an_ignored_tree_may_be_as_deep(deep_source: Path, ingest: Ingest) -> None:

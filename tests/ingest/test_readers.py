@@ -13,6 +13,7 @@ import pytest
 
 import castfs
 from castfs.errors import StoreError
+from castfs.ignore import IgnoreOptions
 from castfs.ingest import ScanOptions, readers
 from castfs.ingest.readers import Readers
 from castfs.progress import Progress
@@ -42,14 +43,14 @@ def descriptors() -> dict[str, str]:
 
 @pytest.fixture
 def no_trace(store: Store) -> Iterator[None]:
-    """Afterwards there are no other processes and descriptors than before."""
+    """Afterwards there are no more processes and descriptors than before."""
     assert store.depot.blobs.dir_fd >= 0
     gc.collect()  # tracebacks of earlier tests hold stores with their descriptors
     before = children(), descriptors()
     yield
     gc.collect()
-    assert children() == before[0]
-    assert descriptors() == before[1]
+    assert children() <= before[0]
+    assert descriptors().items() <= before[1].items()
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_a_full_disk_in_a_reader(
     tree: Path, small_disk: Path, with_readers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every job after the failing one is another reason to stop, none to go on."""
-    monkeypatch.setattr("castfs.ingest.intake._JOB_FILES", 1, raising=False)
+    monkeypatch.setattr("castfs.ingest.intake._JOB_FILES", 1)
     monkeypatch.setattr(readers, "_QUEUE", 1)
     for number in range(40):
         (tree / f"big {number}").write_bytes(os.urandom(200_000))
@@ -245,6 +246,26 @@ def test_nothing_is_imported_from_the_callers_directory(
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
     assert ingest().file_count == 166
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", [".castignore", ".rnignore", ".gitignore", ".git"])
+@pytest.mark.parametrize("kind", ["directory", "fifo", "symlink", "loop"])
+def test_odd_rule_files_cost_no_descriptor(
+    source: Path, ingest: Ingest, no_trace: None, name: str, kind: str
+) -> None:
+    (source / "kept").write_bytes(b"x")
+    for number in range(3):
+        place = source / f"{number}" / name
+        place.parent.mkdir()
+        if kind == "directory":
+            place.mkdir()
+        elif kind == "fifo":
+            os.mkfifo(place)
+        elif kind == "symlink":
+            place.symlink_to("/dev/zero")
+        else:
+            place.symlink_to(name)
+    ingest(ignore=IgnoreOptions(gitignore=True))
 
 
 def test_large_files_are_shared_between_readers(

@@ -456,6 +456,17 @@ def test_entry_is_named(entry: str) -> None:
                 decode_manifest(raw)
 
 
+def test_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain as long as the real limit would take 400 MB."""
+    dirs = {"/".join(["d"] * levels): directory() for levels in range(1, 8)}
+    raw = encode(make_document(dirs=dirs))
+    decode_manifest(raw)
+    monkeypatch.setattr("castfs.manifest.checks.DEPTH_MAX", 6)
+    monkeypatch.setattr("castfs.paths.DEPTH_MAX", 6)
+    with pytest.raises(ManifestError, match=r"deeper than 6 levels: d/d/d/d/d/d/d$"):
+        decode_manifest(raw)
+
+
 def test_the_cases_are_wrong_in_one_way_only() -> None:
     """The documents that the cases start from are accepted."""
     for document in (

@@ -90,6 +90,13 @@ def test_where_and_when_do_not_change_the_id(tree: Tree) -> None:
     assert is_stored_whole(here, iter([encode(there)]))
 
 
+def test_long_source_path_is_cut() -> None:
+    """What is written can be read again, however deep the directory lay."""
+    manifest = make_manifest(SAMPLE_TREE, created_at=1.0, source_path="/x" * 1_000_000)
+    assert decode_manifest(encode(manifest)) == manifest
+    assert manifest.source_path.startswith("/x/x/x")
+
+
 # Damage -------------------------------------------------------------------------------------
 
 SAMPLE = documents.encode(documents.sample())

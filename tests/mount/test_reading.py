@@ -224,7 +224,6 @@ def test_many_readers_at_once(mounter: Mounter) -> None:
     assert wrong == []
 
 
-@pytest.mark.semantics("M35")
 def test_a_thousand_files_open_at_once(mounter: Mounter) -> None:
     """More than the usual soft limit of descriptors, which the serving process has raised."""
     for number in range(1500):

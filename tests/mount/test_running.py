@@ -73,7 +73,7 @@ def test_not_executable(mounter: Mounter, snapshot: Snapshot) -> None:
 
 
 @pytest.mark.semantics("L25")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"])
 def test_signals_are_passed_on(mounter: Mounter, snapshot: Snapshot, name: str) -> None:
     trap = f"trap 'echo got {name}; exit 7' {name.removeprefix('SIG')}"
     process = start(

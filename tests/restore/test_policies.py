@@ -52,6 +52,7 @@ def test_fail_names_the_first_and_writes_nothing(tmp_path: Path, stored: Stored)
     assert fingerprint(out) == before
 
 
+@pytest.mark.semantics("R14")
 def test_fail_uses_directories_that_are_there_and_leaves_them_as_they_are(
     tmp_path: Path, stored: Stored
 ) -> None:

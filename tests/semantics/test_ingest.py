@@ -93,11 +93,13 @@ def test_on_request(world: World) -> None:
     os.setxattr(write(source / "file"), "user.one", b"\xff")
     os.chown(source / "file", 12, 34)
     os.setxattr(source, "user.two", b"")
+    os.setxattr(source / "link", "trusted.three", b"3", follow_symlinks=False)
     with_all = manifest(world, source, "--owner", "--xattrs")
     assert with_all["files"]["file"]["uid"] == 12
     assert with_all["files"]["file"]["gid"] == 34
     assert with_all["files"]["file"]["xattrs"] == {"user.one": "/w=="}
     assert with_all["root"]["xattrs"] == {"user.two": ""}
+    assert with_all["symlinks"]["link"]["xattrs"] == {"trusted.three": "Mw=="}
     assert {"uid", "gid"} <= set(with_all["symlinks"]["link"])
     assert not {"uid", "gid", "xattrs"} & set(manifest(world, source)["files"]["file"])
 
@@ -312,7 +314,7 @@ def test_what_rules_dropped(world: World) -> None:
     assert world.records() == records
 
 
-@pytest.mark.semantics("I23")
+@pytest.mark.semantics("I23", "I29")
 @pytest.mark.parametrize("limit", [("--max-files", "2"), ("--max-bytes", "5")])
 def test_limits(world: World, limit: tuple[str, str]) -> None:
     source = world.directory("source")
@@ -320,6 +322,18 @@ def test_limits(world: World, limit: tuple[str, str]) -> None:
     blobs, records = world.blobs(), world.records()
     assert "nothing was stored" in world.castfs("ingest", source, *limit, code=1).complaint
     assert (world.blobs(), world.records()) == (blobs, records)
+    assert os.listdir(world.store / "staging") == []
+
+
+@pytest.mark.semantics("I32")
+def test_the_source_is_left_alone(world: World, work_tree: Path) -> None:
+    def look() -> str:
+        return run("find", work_tree, "-printf", r"%P %y %s %m %n %U %G %i %T@ %C@\0")
+
+    before = look()
+    world.ingest(work_tree)
+    world.ingest(work_tree, "--no-ignore", "--rehash", "--owner", "--xattrs")
+    assert look() == before
 
 
 @pytest.mark.semantics("I26")

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from castfs.mount import unmount_all
+from castfs.mount.mountinfo import Mounted, read_mounts
 from tests.mount.conftest import wait_for_exit
 from tests.mount.trees import write
 from tests.semantics.conftest import PATIENCE, World
@@ -249,6 +251,24 @@ def test_what_is_not_ours(world: World) -> None:
         assert os.path.ismount(place)
     finally:
         subprocess.run(["umount", place], check=True, timeout=PATIENCE)
+
+
+@pytest.mark.semantics("L22")
+@pytest.mark.parametrize("user", [0, 1000])
+def test_all_of_ones_own(
+    world: World, taken: str, user: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = world.mount(taken)
+
+    def of_this_test() -> list[Mounted]:
+        return [mounted for mounted in read_mounts() if mounted.mountpoint == mount]
+
+    # In this process, so that the mounts of tests that run meanwhile are left out of it.
+    monkeypatch.setattr("castfs.mount.unmounting.read_mounts", of_this_test)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    ended, failed = unmount_all()
+    assert ([item.mountpoint for item in ended], failed) == ([mount] if user == 0 else [], [])
+    assert os.path.ismount(mount) == (user != 0)
 
 
 @pytest.mark.semantics("L23")

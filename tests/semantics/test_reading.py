@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import json
 import mmap
 import os
 import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from tests.mount.conftest import wait_until
 from tests.mount.trees import write
 from tests.semantics.conftest import PATIENCE, World
 
@@ -87,6 +92,46 @@ def small_mount(world: World, content: bytes = b"content") -> Path:
     source = world.directory("source")
     write(source / "file", content + os.fsencode(source.name))
     return world.show(source)
+
+
+@pytest.mark.semantics("M35")
+def test_many_open_files(world: World) -> None:
+    source = world.directory("source")
+    for number in range(80):
+        write(source / f"{number}", b"%d" % number)
+    place = world.directory("mnt")
+    command = world.command("mount", "--json", world.ingest(source), place)
+    mounted = subprocess.run(
+        ["prlimit", "--nofile=32:72", *command],
+        capture_output=True,
+        timeout=PATIENCE,
+        check=True,
+        env=world.environment,
+    )
+    world.pids[place] = json.loads(mounted.stdout)["pid"]
+    with contextlib.ExitStack() as stack:
+        files: list[BinaryIO] = []
+
+        def open_all() -> None:
+            for number in range(80):
+                files.append(stack.enter_context((place / f"{number}").open("rb")))
+
+        with pytest.raises(OSError, match=os.strerror(errno.ENFILE)):
+            open_all()
+        assert len(files) > 48
+        assert [file.read() for file in files] == [b"%d" % number for number in range(len(files))]
+        for file in files:
+            file.close()
+        last = (place / "79").read_bytes  # the kernel tells of closed files a little later
+        wait_until(lambda: _succeeds(last))
+
+
+def _succeeds(action: Callable[[], object]) -> bool:
+    try:
+        action()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.mark.semantics("M36")
