@@ -20,7 +20,7 @@ from castfs.ingest.losses import Losses
 from castfs.ingest.presence import PresenceCheck
 from castfs.ingest.readers import Readers
 from castfs.ingest.reading import TakenFile
-from castfs.ingest.statcache import DirKey, StatCache, pack
+from castfs.ingest.statcache import NO_ROW, DirKey, StatCache, pack
 from castfs.ingest.symlinks import take_symlink
 from castfs.ingest.wire import Refusal
 from castfs.paths import join, split
@@ -35,9 +35,6 @@ _JOB_BYTES = 8_000_000
 _CLAIM_FILES = 1024
 #: Seconds between writing what was hashed into the stat cache: what a killed ingest loses.
 _CACHE_SECONDS = 20.0
-
-#: Files that no row of the cache is for.
-NO_ROW: DirKey = ("", 0)
 
 #: What the readers were given: directory, its cache row, names.
 _Job = tuple[bytes, DirKey, Sequence[bytes]]

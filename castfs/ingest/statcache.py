@@ -3,7 +3,9 @@
 One SQLite row for each directory, with 64 bytes for each file in it: inode, size, mtime, ctime and
 digest. All four must be the same for a hit. A file is remembered only if both its times lie at
 least two seconds before the moment of recording: within the clock's granularity it could change
-again without a trace. Each row begins with a checksum of itself and its key, because the database
+again without a trace. Nothing is remembered of filesystems that make up inode numbers or ctimes,
+such as a mounted snapshot: another one in the same place can look the same and hold other bytes.
+Each row begins with a checksum of itself and its key, because the database
 is not synced: what a power cut leaves of it may be anything.
 """
 
@@ -30,6 +32,20 @@ Remembered = tuple[int, int, int, bytes]
 #: (device, with the boot where it means nothing after one; inode of the directory)
 DirKey = tuple[str, int]
 
+#: No row: the device's inodes and ctimes tell nothing.
+NO_ROW: DirKey = ("", 0)
+
+#: statfs f_type of filesystems that keep inode numbers and set each ctime by a clock
+#: (linux/magic.h, and the headers of zfs, lustre, gpfs and beegfs).
+_TRUE_CTIMES = {
+    *syscalls.SYNCFS_MAGIC, 0xCA451A4E, 0x2FC12FC1, 0x6969, 0x00C36400, 0x0BD00BD0, 0x47504653,
+    0x19830326, 0x858458F6, 0x3153464A, 0x52654973,
+}  # fmt: skip
+#: An overlay shows the inodes of its layers. Where a layer is an image that has no ctimes, they are
+#: made equal to the mtimes, so files whose times differ can be believed.
+_OVERLAY_MAGIC = 0x794C7630
+_OVERLAY_PREFIX = "overlay:"
+
 #: xxh3_64, big-endian.
 _CHECKSUM_SIZE = 8
 _RACY_NS = 2_000_000_000
@@ -46,15 +62,6 @@ CREATE TABLE IF NOT EXISTS directory (
     PRIMARY KEY (device, inode)
 ) WITHOUT ROWID
 """
-
-
-def dir_key(status: os.stat_result) -> DirKey:
-    """Devices without a major number (btrfs, overlay, tmpfs, NFS) get a new number each boot."""
-    device = str(status.st_dev)
-    if os.major(status.st_dev) == 0:
-        device += f"@{syscalls.boot_id()}"
-    # SQLite's integers are signed; inodes above 2^63 exist on some network filesystems.
-    return device, status.st_ino - (1 << 64) if status.st_ino >= 1 << 63 else status.st_ino
 
 
 def pack(status: Status, digest: str) -> bytes:
@@ -78,6 +85,8 @@ class StatCache:
         self._path = path
         self._day = int(time.time() // 86400)
         self._connection: sqlite3.Connection | None = None
+        #: st_dev → its part of a key, "" without rows.
+        self._devices: dict[int, str] = {}
         with contextlib.suppress(OSError, sqlite3.Error):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
@@ -118,9 +127,19 @@ class StatCache:
             self._connection.close()
             self._connection = None
 
+    def key(self, fd: int, status: os.stat_result) -> DirKey:
+        """The row of the directory `fd`; NO_ROW on a filesystem that is not to be believed."""
+        device = self._devices.get(status.st_dev)
+        if device is None:
+            device = self._devices[status.st_dev] = _name_device(fd, status.st_dev)
+        if not device:
+            return NO_ROW
+        # SQLite's integers are signed; inodes above 2^63 exist on some network filesystems.
+        return device, status.st_ino - (1 << 64) if status.st_ino >= 1 << 63 else status.st_ino
+
     def lookup(self, key: DirKey) -> dict[int, Remembered]:
         """inode → what it was, for the files of one directory."""
-        if self._connection is None:
+        if self._connection is None or key == NO_ROW:
             return {}
         try:
             row = self._connection.execute(
@@ -143,7 +162,7 @@ class StatCache:
         limit = recorded_ns - _RACY_NS
         values = (
             (*key, self._day, _checksum(key, settled) + settled)
-            for key, settled in ((key, _settled(files, limit)) for key, files in rows.items())
+            for key, settled in ((key, _settled(key, files, limit)) for key, files in rows.items())
         )
         try:
             with self._connection:
@@ -163,12 +182,25 @@ def _checksum(key: DirKey, files: bytes) -> bytes:
     return xxhash.xxh3_64_digest(repr(key).encode() + files)
 
 
-def _settled(files: bytes | bytearray, limit: int) -> bytes:
+def _name_device(fd: int, device: int) -> str:
+    try:
+        magic = syscalls.filesystem_magic(fd)
+    except OSError:
+        return ""
+    # Devices without a major number (btrfs, overlay, tmpfs, NFS) get a new number each boot.
+    name = f"{device}@{syscalls.boot_id()}" if os.major(device) == 0 else str(device)
+    if magic == _OVERLAY_MAGIC:
+        return _OVERLAY_PREFIX + name
+    return name if magic in _TRUE_CTIMES else ""
+
+
+def _settled(key: DirKey, files: bytes | bytearray, limit: int) -> bytes:
+    overlay = key[0].startswith(_OVERLAY_PREFIX)
     records = [
         files[offset : offset + RECORD.size]
         for offset, (_, _, mtime, ctime, _) in zip(
             range(0, len(files), RECORD.size), RECORD.iter_unpack(files), strict=True
         )
-        if mtime <= limit and ctime <= limit
+        if mtime <= limit and ctime <= limit and not (overlay and mtime == ctime)
     ]
     return b"".join(records)

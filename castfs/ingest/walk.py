@@ -19,7 +19,7 @@ from castfs.ingest.intake import Intake, Unread
 from castfs.ingest.losses import Limits, Losses
 from castfs.ingest.options import ScanOptions
 from castfs.ingest.reading import Unreadable, check_time, read_xattrs
-from castfs.ingest.statcache import StatCache, dir_key
+from castfs.ingest.statcache import StatCache
 from castfs.ingest.symlinks import take_symlink, xattrs_of
 from castfs.paths import DEPTH_MAX, display, split
 
@@ -110,7 +110,7 @@ class Walk:
             self._fail(path, exc)
             return []
         tree, losses, intake = self._tree, self._losses, self._intake
-        row = dir_key(status)
+        row = self._cache.key(fd, status)
         remembered = {} if self._reads_all else self._cache.lookup(row)
         here, device = identity(status), status.st_dev
         keeps_all, wants_xattrs, vouched = scope.keeps_all, tree.wants_xattrs, intake.vouched

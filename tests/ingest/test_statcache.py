@@ -90,6 +90,39 @@ def test_the_two_seconds_count_from_before_the_reading(
     assert read_names.pop_all() == ([] if trusted else ALL)
 
 
+@pytest.mark.semantics("I33")
+@pytest.mark.parametrize(
+    ("magic", "read"),
+    [
+        (0x65735546, ALL),  # FUSE
+        (0x73717368, ALL),  # squashfs
+        (0x4D44, ALL),  # FAT
+        (0x794C7630, [b"b", b"c"]),  # overlay
+        (0x6969, []),  # NFS
+    ],
+)
+def test_only_filesystems_with_true_ctimes_are_believed(
+    tree: Path,
+    ingest: Ingest,
+    read_names: ReadNames,
+    monkeypatch: pytest.MonkeyPatch,
+    later: None,
+    magic: int,
+    read: list[bytes],
+) -> None:
+    """Of another image in the same place all numbers may be the same."""
+    os.utime(tree / "a", ns=(0, 10**18))
+    for name in ("b", "sub/c"):
+        path = tree / name
+        while path.stat().st_mtime_ns != path.stat().st_ctime_ns:
+            path.write_bytes(path.read_bytes())
+    monkeypatch.setattr(syscalls, "filesystem_magic", lambda _: magic)
+    ingest()
+    read_names.clear()
+    ingest()
+    assert read_names.pop_all() == read
+
+
 def test_a_file_from_the_future_is_not_trusted(
     tree: Path, ingest: Ingest, read_names: ReadNames, later: None
 ) -> None:

@@ -336,6 +336,23 @@ def test_the_source_is_left_alone(world: World, work_tree: Path) -> None:
     assert look() == before
 
 
+@pytest.mark.semantics("I33")
+def test_an_ingest_of_a_mount_has_the_id_of_its_snapshot(world: World) -> None:
+    """Also after another one was mounted, and ingested, at the same place: device, inodes, sizes
+    and all times are those of the first."""
+    source, mountpoint = world.directory("source"), world.directory("mnt")
+    for content in (b"first", b"other"):
+        plant(source, "file", "sub/file", content=content)
+        for path in (*source.rglob("*"), source):
+            os.utime(path, (10**9, 10**9))
+        snapshot = world.castfs("ingest", "--json", source).json
+        world.mount(snapshot["id"], at=mountpoint)
+        for _ in range(2):
+            again = world.castfs("ingest", "--json", mountpoint).json
+            assert again["manifest_id"] == snapshot["manifest_id"]
+        world.unmount(mountpoint)
+
+
 @pytest.mark.semantics("I26")
 def test_once(world: World) -> None:
     source = world.directory("source")
