@@ -16,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 ROOMS_BY_RANK = (
-    ("errors", "digest", "paths", "atomic", "settings", "syscalls", "progress"),
+    ("errors", "digest", "paths", "atomic", "regular", "settings", "syscalls", "progress"),
     ("manifest", "ignore"),
     ("store",),
     ("tree",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -18,7 +18,7 @@ from castfs.errors import DamageError
 from castfs.paths import escape
 
 if TYPE_CHECKING:
-    from castfs.store import Depot, Record
+    from castfs.store import Record
 
 #: Digits of an id that are shown: those of its time, to the millisecond.
 ID_DIGITS = 12
@@ -59,7 +59,7 @@ def command(
     store = invocation.open_store()
     damaged: list[DamageError] = []
     records: list[Record] = []
-    for record in iter_readable(store.depot, damaged):
+    for record in store.depot.iter_records(damaged):
         if matches(record, source=source, name=name, tags=tags):
             records.append(record)
             if len(records) == limit:
@@ -79,20 +79,6 @@ def command(
     for error in damaged:
         output.note(f"castfs: {error}")
     return DamageError.exit_code if damaged else 0
-
-
-def iter_readable(depot: Depot, damaged: list[DamageError]) -> Iterator[Record]:
-    """The records, newest first; what is not one goes to `damaged`."""
-    for record_id in depot.iter_record_ids():
-        try:
-            yield depot.read_record(record_id)
-        except FileNotFoundError:
-            continue  # removed meanwhile
-        except DamageError as exc:
-            damaged.append(exc)
-        except OSError as exc:
-            path = depot.record_path(record_id)
-            damaged.append(DamageError(f"snapshot record {path} cannot be read: {exc.strerror}"))
 
 
 def matches(record: Record, *, source: str | None, name: str | None, tags: Sequence[str]) -> bool:

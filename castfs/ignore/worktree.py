@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from castfs.errors import SourceError
 from castfs.ignore.gitindex import PartialIndexError, Tracked, parse_index
 from castfs.paths import display
+from castfs.regular import read_regular
 
 DOT_GIT = b".git"
 _POINTER = b"gitdir: "
@@ -79,15 +80,10 @@ def read_file(path: bytes, directory: int | None = None, *, follow: bool = True)
 
 
 def _read(path: bytes, directory: int | None, follow: bool = True) -> bytes:
-    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
-    fd = os.open(path, flags, dir_fd=directory)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        with open(fd, "rb", closefd=False) as file:
-            return file.read()
-    finally:
-        os.close(fd)
+    content = read_regular(path, dir_fd=directory, follow=follow)
+    if content is None:
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return content
 
 
 class Root:

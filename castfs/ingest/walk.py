@@ -22,6 +22,7 @@ from castfs.ingest.reading import Unreadable, check_time, read_xattrs
 from castfs.ingest.statcache import StatCache
 from castfs.ingest.symlinks import take_symlink, xattrs_of
 from castfs.paths import DEPTH_MAX, display, split
+from castfs.regular import read_regular
 
 _ENCODING = sys.getfilesystemencoding()
 _ERRORS = sys.getfilesystemencodeerrors()
@@ -174,26 +175,11 @@ class Walk:
         """The rules in directory `path`. Asks the directory above, `outer`, where there is one."""
 
         def read(name: bytes) -> bytes | None:
-            return _read_rules(fd, name)
+            try:
+                return read_regular(name, dir_fd=fd, follow=False)
+            except OSError:
+                return None
 
         if outer is not None:
             return outer.enter(split(path)[1], names, read)
         return open_root_scope(fd, self._source, self._options.ignore, names, read)
-
-
-def _read_rules(dir_fd: int, name: bytes) -> bytes | None:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        fd = os.open(name, flags, dir_fd=dir_fd)
-    except OSError:
-        return None
-    try:
-        # Looked at first: a directory's descriptor that `open` refuses stays open.
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        with open(fd, "rb", closefd=False) as file:
-            return file.read()
-    except OSError:
-        return None
-    finally:
-        os.close(fd)

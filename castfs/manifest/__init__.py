@@ -12,7 +12,7 @@ from castfs.manifest.codec import (
 )
 from castfs.manifest.model import Directory, Entry, File, Manifest, Symlink, Tree, encode_xattrs
 from castfs.manifest.older import read_older
-from castfs.manifest.parsing import parse_manifest
+from castfs.manifest.parsing import parse_manifest, read_manifest_file
 
 __all__ = [
     "Directory",
@@ -31,5 +31,6 @@ __all__ = [
     "make_manifest",
     "order_canonically",
     "parse_manifest",
+    "read_manifest_file",
     "read_older",
 ]

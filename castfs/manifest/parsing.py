@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import msgspec
 
+from castfs.errors import ManifestError, NotFoundError
 from castfs.manifest.codec import decode_manifest
 from castfs.manifest.model import Manifest
 from castfs.manifest.older import read_older
 from castfs.manifest.wording import bad_manifest
+from castfs.paths import display
+from castfs.regular import read_regular
 
 _NULL = msgspec.Raw(b"null")
 
@@ -15,6 +21,23 @@ _NULL = msgspec.Raw(b"null")
 class _Probe(msgspec.Struct):
     # Not decoded: a hundred megabytes of brackets would become gigabytes of lists.
     format: msgspec.Raw = _NULL
+
+
+def read_manifest_file(path: Path) -> Manifest:
+    """A manifest of any format. NotFoundError; ManifestError names the file."""
+    shown = display(os.fsencode(path))
+    try:
+        raw = read_regular(path)
+    except FileNotFoundError as exc:
+        raise NotFoundError(f"no manifest file {shown}", hint="see `castfs list`") from exc
+    except OSError as exc:
+        raise NotFoundError(f"cannot read {shown}: {exc.strerror}", hint="check the path") from exc
+    if raw is None:
+        raise ManifestError(f"{shown} is not a regular file")
+    try:
+        return parse_manifest(raw)
+    except ManifestError as exc:
+        raise ManifestError(f"{shown}: {exc.message}", hint=exc.hint) from exc
 
 
 def parse_manifest(raw: bytes) -> Manifest:

@@ -7,11 +7,10 @@ import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from castfs.digest import Digest
 from castfs.errors import BlobError, ManifestError, MountError
-from castfs.manifest import Manifest, decode_manifest, encode_manifest, parse_manifest
+from castfs.manifest import Manifest, decode_manifest, encode_manifest, read_manifest_file
 from castfs.mount.request import MountRequest
 from castfs.paths import RelPath, display
 from castfs.store import BlobDir, Depot, Pin, open_depot, pin_foreign, pin_manifest
@@ -63,18 +62,6 @@ def _load(request: MountRequest, stack: contextlib.ExitStack) -> Loaded:
         )
     view = SnapshotView(compile_tree(manifest.tree, _presentation(request)))
     return Loaded(view, Contents(view, blobs, verify=request.options.verify), pin)
-
-
-def read_manifest_file(path: Path) -> Manifest:
-    """A manifest of this format or an older one. ManifestError names the file."""
-    try:
-        raw = path.read_bytes()
-    except OSError as exc:
-        raise ManifestError(f"cannot read the manifest {path}: {exc.strerror}") from exc
-    try:
-        return parse_manifest(raw)
-    except ManifestError as exc:
-        raise ManifestError(f"{path}: {exc.message}", hint=exc.hint) from exc
 
 
 def _pin_own(depot: Depot, request: MountRequest) -> contextlib.AbstractContextManager[Pin]:

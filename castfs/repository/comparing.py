@@ -8,9 +8,9 @@ from pathlib import Path
 from castfs import settings
 from castfs.diff import DiffResult, compare_trees
 from castfs.ingest import ScanOptions, scan
-from castfs.manifest import Tree
+from castfs.manifest import Tree, read_manifest_file
 from castfs.progress import SILENT, Progress
-from castfs.repository.lookup import read_manifest_file, resolve_snapshot
+from castfs.repository.lookup import resolve_snapshot
 from castfs.repository.naming import is_file_name
 from castfs.repository.taking import keep_out, open_cache
 from castfs.store import Depot

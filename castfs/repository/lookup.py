@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 from pathlib import Path
 
 from castfs import settings
-from castfs.errors import DamageError, ManifestError, NoStoreError, NotFoundError, StoreError
-from castfs.manifest import Manifest, decode_manifest, parse_manifest
+from castfs.digest import Digest
+from castfs.errors import DamageError, ManifestError, NoStoreError, StoreError
+from castfs.manifest import Manifest, decode_manifest, read_manifest_file
 from castfs.paths import display
 from castfs.repository import naming
 from castfs.repository.snapshot import Snapshot
@@ -16,6 +19,8 @@ from castfs.store import BlobDir, Depot, find_depot_above, open_depot
 #: Levels above a manifest file at which a `blobs` directory is looked for: an older archive has it
 #: four up (archive/manifests/<category>/<xx>/<id>.json), the flat layout two.
 _BLOBS_SEARCH_LEVELS = 5
+#: Files of a manifest whose blobs are looked for there.
+_PROBED = 100
 
 
 def resolve_snapshot(depot: Depot, word: str) -> Snapshot:
@@ -26,36 +31,30 @@ def resolve_snapshot(depot: Depot, word: str) -> Snapshot:
     if naming.is_file_name(word):
         return load_manifest_file(Path(word), depot=depot)
     named = naming.resolve(depot, word)
-    manifest = decode_manifest(depot.read_manifest(named.manifest_id))
-    if manifest.id != named.manifest_id:
-        raise DamageError(
-            f"manifest {named.manifest_id} holds another tree ({manifest.id})",
-            hint="ingest the same tree again, or import its manifest",
-        )
+    manifest = load_manifest(depot, named.manifest_id)
     return Snapshot(manifest, depot.blobs, depot, named.record)
 
 
-def read_manifest_file(path: Path) -> Manifest:
-    """A manifest of any format. NotFoundError; ManifestError names the file."""
-    shown = display(os.fsencode(path))
+def load_manifest(depot: Depot, manifest_id: Digest) -> Manifest:
+    """A manifest of a store. DamageError names it."""
     try:
-        raw = path.read_bytes()
-    except FileNotFoundError as exc:
-        raise NotFoundError(f"no manifest file {shown}", hint="see `castfs list`") from exc
-    except OSError as exc:
-        raise NotFoundError(f"cannot read {shown}: {exc.strerror}", hint="check the path") from exc
-    try:
-        return parse_manifest(raw)
+        manifest = decode_manifest(depot.read_manifest(manifest_id))
     except ManifestError as exc:
-        raise ManifestError(f"{shown}: {exc.message}", hint=exc.hint) from exc
+        raise ManifestError(f"manifest {manifest_id}: {exc.message}", hint=exc.hint) from exc
+    if manifest.id != manifest_id:
+        raise DamageError(
+            f"manifest {manifest_id} holds another tree ({manifest.id})",
+            hint="ingest the same tree again, or import its manifest",
+        )
+    return manifest
 
 
 def load_manifest_file(path: Path, *, depot: Depot | None) -> Snapshot:
     """Read a manifest file and find its blobs: in `depot`, beside it, or in the default store."""
     manifest = read_manifest_file(path)
-    depot = depot or find_depot_above(path)
-    if depot is None and (blobs := find_blobs_above(path)) is not None:
-        return Snapshot(manifest, BlobDir(blobs), None, None, path)
+    snapshot = None if depot else load_beside(path, manifest)
+    if snapshot is not None:
+        return snapshot
     if depot is None:
         try:
             depot = open_depot(settings.default_store())
@@ -64,18 +63,32 @@ def load_manifest_file(path: Path, *, depot: Depot | None) -> Snapshot:
                 f"no blobs found for {display(os.fsencode(path))}",
                 hint="give the store that has them with --store",
             ) from exc
-    record = next((r for r in depot.iter_records() if r.manifest == manifest.id), None)
+    return _load_from(depot, path, manifest)
+
+
+def load_beside(path: Path, manifest: Manifest) -> Snapshot | None:
+    """The snapshot in manifest file `path` if it lies in a store or beside blobs of its own."""
+    depot = find_depot_above(path)
+    if depot is not None:
+        return _load_from(depot, path, manifest)
+    blobs = find_blobs_above(path, manifest)
+    return Snapshot(manifest, BlobDir(blobs), None, None, path) if blobs else None
+
+
+def _load_from(depot: Depot, path: Path, manifest: Manifest) -> Snapshot:
+    records = depot.iter_records(damaged=[])
+    record = next((r for r in records if r.manifest == manifest.id), None)
     return Snapshot(manifest, depot.blobs, depot, record, path)
 
 
-def find_blobs_above(path: Path) -> Path | None:
+def find_blobs_above(path: Path, manifest: Manifest) -> Path | None:
+    """A `blobs` directory above a manifest file that has one of its blobs."""
+    digests = {file.digest for file in itertools.islice(manifest.tree.files.values(), _PROBED)}
     for parent in list(path.absolute().parents)[:_BLOBS_SEARCH_LEVELS]:
         candidate = parent / "blobs"
-        if candidate.is_dir():
-            return candidate
+        if not candidate.is_dir():
+            continue
+        with contextlib.closing(BlobDir(candidate)) as blobs:
+            if not digests or any(blobs.size(digest) is not None for digest in digests):
+                return candidate
     return None
-
-
-def has_blobs_beside(path: Path) -> bool:
-    """Does manifest file `path` lie in a store or an older archive?"""
-    return find_depot_above(path) is not None or find_blobs_above(path) is not None

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from castfs.digest import Digest
-from castfs.errors import AmbiguousError, NotFoundError, UsageError
+from castfs.errors import AmbiguousError, DamageError, NotFoundError, UsageError
 from castfs.paths import display, shown
 from castfs.store import Depot, Record
 
@@ -81,8 +81,12 @@ def _find_by_name(records: Sequence[Record], word: str) -> list[Record]:
 
 
 def resolve(depot: Depot, word: str) -> Named:
-    """The one manifest that `word` means. NotFoundError, AmbiguousError."""
-    records = find_records(list(depot.iter_records()), word)
+    """The one manifest that `word` means. NotFoundError, AmbiguousError.
+
+    DamageError if a record that cannot be read might be what is meant.
+    """
+    damaged: list[DamageError] = []
+    records = find_records(list(depot.iter_records(damaged)), word)
     candidates = [describe_record(record) for record in records]
     manifests = {record.manifest for record in records}
     if _PREFIX.fullmatch(word):
@@ -91,6 +95,7 @@ def resolve(depot: Depot, word: str) -> Named:
             if manifest_id.startswith(word) and manifest_id not in manifests:
                 manifests.add(manifest_id)
                 candidates.append(f"manifest {manifest_id}")
+    _check_certain(word, bool(manifests), damaged)
     if not manifests:
         raise _not_found(depot, word)
     if len(manifests) > 1:
@@ -100,12 +105,20 @@ def resolve(depot: Depot, word: str) -> Named:
 
 def resolve_record(depot: Depot, word: str) -> Record:
     """The one record that `word` means: for verbs that change records."""
-    records = find_records(list(depot.iter_records()), word)
+    damaged: list[DamageError] = []
+    records = find_records(list(depot.iter_records(damaged)), word)
+    _check_certain(word, bool(records), damaged)
     if not records:
         raise _not_found(depot, word)
     if len(records) > 1:
         raise _ambiguous(word, [describe_record(record) for record in records])
     return records[0]
+
+
+def _check_certain(word: str, found: bool, damaged: Sequence[DamageError]) -> None:
+    """An id says what it means; a newer record of a name may be among the damaged ones."""
+    if damaged and not (found and _PREFIX.fullmatch(word)):
+        raise damaged[0]
 
 
 def _not_found(depot: Depot, word: str) -> NotFoundError:

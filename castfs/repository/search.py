@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from castfs.digest import Digest
-from castfs.manifest import Entry, File, decode_manifest
-from castfs.repository.lookup import resolve_snapshot
+from castfs.errors import DamageError
+from castfs.manifest import Entry, File
+from castfs.repository.lookup import load_manifest, resolve_snapshot
 from castfs.repository.results import Found, StoreStats
 from castfs.store import Depot
 
@@ -19,10 +20,18 @@ _DIGEST_MIN = 7
 
 
 def find_in_snapshots(depot: Depot, what: str, snapshots: Sequence[str]) -> Iterator[Found]:
-    """See `Store.find`. A manifest that records share is searched once, under the newest."""
+    """See `Store.find`. A manifest that records share is searched once, under the newest.
+
+    What is damaged is an error at the end, after all others were searched.
+    """
     matches = _matcher(what)
-    for snapshot_id, manifest_id in _chosen(depot, snapshots):
-        tree = decode_manifest(depot.read_manifest(manifest_id)).tree
+    damaged: list[DamageError] = []
+    for snapshot_id, manifest_id in _chosen(depot, snapshots, damaged):
+        try:
+            tree = load_manifest(depot, manifest_id).tree
+        except DamageError as exc:
+            damaged.append(exc)
+            continue
         for path, entry in tree.iter_entries():
             if matches(path, entry):
                 file = entry if isinstance(entry, File) else None
@@ -33,16 +42,20 @@ def find_in_snapshots(depot: Depot, what: str, snapshots: Sequence[str]) -> Iter
                     size_bytes=file.size_bytes if file else 0,
                     sha256=file.sha256 if file else None,
                 )
+    if damaged:
+        raise damaged[0]
 
 
-def _chosen(depot: Depot, words: Sequence[str]) -> Iterator[tuple[str, Digest]]:
+def _chosen(
+    depot: Depot, words: Sequence[str], damaged: list[DamageError]
+) -> Iterator[tuple[str, Digest]]:
     if words:
         for word in words:
             snapshot = resolve_snapshot(depot, word)
             yield snapshot.id, snapshot.manifest_id
         return
     seen = set()
-    for record in depot.iter_records():
+    for record in depot.iter_records(damaged):
         if record.manifest not in seen:
             seen.add(record.manifest)
             yield record.id, Digest(record.manifest)

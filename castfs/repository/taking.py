@@ -16,10 +16,10 @@ from castfs import atomic, settings
 from castfs.digest import Digest
 from castfs.errors import BlobError, DamageError, SourceError, StoreError
 from castfs.ingest import PresenceCheck, ScanOptions, StatCache, scan
-from castfs.manifest import Manifest, encode_manifest, is_stored_whole
+from castfs.manifest import Manifest, encode_manifest, is_stored_whole, read_manifest_file
 from castfs.paths import display, escape
 from castfs.progress import SILENT, Progress
-from castfs.repository.lookup import has_blobs_beside, load_manifest_file
+from castfs.repository.lookup import load_beside
 from castfs.repository.naming import check_name
 from castfs.repository.results import ImportResult, IngestResult
 from castfs.store import BlobDir, Depot, Record, WriteSession
@@ -129,11 +129,10 @@ def _parent(
     logging and touching each of its blobs. None where there is none."""
     host = socket.gethostname()
     pinned = None
-    with contextlib.suppress(DamageError):  # a record that nobody can read is no obstacle here
-        for record in itertools.islice(depot.iter_records(), _PARENT_SEARCH):
-            if record.source == source and record.host == host:
-                pinned = session.pin_parent(record.id, Digest(record.manifest))
-                break
+    for record in itertools.islice(depot.iter_records(damaged=[]), _PARENT_SEARCH):
+        if record.source == source and record.host == host:
+            pinned = session.pin_parent(record.id, Digest(record.manifest))
+            break
     check = None
     if pinned is not None and not (options.rehash or options.check_existing):
         # A damaged manifest vouches for nothing, and this ingest may be what heals it.
@@ -169,8 +168,8 @@ def write_copy(output: Path, manifest: Manifest) -> None:
 
 def import_manifest(depot: Depot, path: Path, *, progress: Progress = SILENT) -> ImportResult:
     """Record a manifest file. Blobs that the store lacks are copied from where the file lies."""
-    origin = load_manifest_file(path, depot=None) if has_blobs_beside(path) else None
-    manifest = (origin or load_manifest_file(path, depot=depot)).manifest
+    manifest = read_manifest_file(path)
+    origin = load_beside(path, manifest)
     wanted = {file.digest: (path, file.size_bytes) for path, file in manifest.tree.files.items()}
     added = added_bytes = 0
     with contextlib.ExitStack() as stack:

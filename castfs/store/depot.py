@@ -127,15 +127,32 @@ class Depot:
         return self.snapshots_dir / f"{record_id}.json"
 
     def read_record(self, record_id: str) -> Record:
-        """FileNotFoundError if it is gone; DamageError if it is not a record."""
+        """FileNotFoundError if it is gone; DamageError if it cannot be read."""
         path = self.record_path(record_id)
-        return decode_record(path.read_bytes(), where=str(path))
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as exc:
+            raise DamageError(f"snapshot record {path} cannot be read: {exc.strerror}") from exc
+        return decode_record(raw, where=str(path))
 
-    def iter_records(self) -> Iterator[Record]:
-        """The records, newest first. One that is removed meanwhile is passed over."""
+    def iter_records(self, damaged: list[DamageError] | None = None) -> Iterator[Record]:
+        """The records, newest first. One that is removed meanwhile is passed over.
+
+        DamageError at the first that cannot be read; with a list, it goes there instead.
+        """
         for record_id in self.iter_record_ids():
-            with contextlib.suppress(FileNotFoundError):
-                yield self.read_record(record_id)
+            try:
+                record = self.read_record(record_id)
+            except FileNotFoundError:
+                continue
+            except DamageError as exc:
+                if damaged is None:
+                    raise
+                damaged.append(exc)
+            else:
+                yield record
 
 
 def _names(directory: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -90,16 +91,25 @@ def test_file_that_cannot_be_read(shelf: Shelf, outside: Path) -> None:
     (outside / "loop.json").symlink_to("loop.json")
     (outside / "file").touch()
     for word in (
-        "directory.json",
         "loop.json",
         "file/x",
-        "./",
         "new\nline.json",
         "n" * 300 + ".json",
     ):
         with pytest.raises(NotFoundError) as caught:
             shelf.store.resolve(word)
         assert str(caught.value).isprintable()
+
+
+@pytest.mark.timeout(20)
+def test_file_that_never_ends(shelf: Shelf, outside: Path) -> None:
+    os.mkfifo(outside / "fifo.json")
+    (outside / "zero.json").symlink_to("/dev/zero")
+    (outside / "directory.json").mkdir()
+    for word in ("fifo.json", "zero.json", "directory.json", "./"):
+        with pytest.raises(ManifestError, match="is not a regular file") as caught:
+            shelf.store.resolve(word)
+        assert caught.value.exit_code == 5
 
 
 def test_file_whose_snapshot_is_recorded(shelf: Shelf, outside: Path) -> None:
@@ -147,6 +157,24 @@ def test_then_blobs_beside_it(shelf: Shelf, outside: Path) -> None:
         found = castfs.find_snapshot(place)
         assert found.depot is None
         assert found.blobs.path == outside / place[0] / "blobs"
+
+
+def test_blobs_of_something_else_are_passed_over(tmp_path: Path, outside: Path) -> None:
+    """A directory of that name is nothing rare."""
+    default = castfs.open(create=True)
+    (outside / "source").mkdir()
+    (outside / "source" / "file").write_bytes(b"content")
+    digest = hashlib.sha256(b"content").hexdigest()
+    (outside / "project" / "blobs").mkdir(parents=True)
+    default.ingest(outside / "source", output=outside / "project" / "run.json")
+    found = castfs.find_snapshot("project/run.json")
+    assert found.depot is not None
+    assert found.depot.path == default.path
+    shard = tmp_path / "blobs" / digest[:2]
+    shard.mkdir(parents=True)
+    (shard / digest).write_bytes(b"content")
+    found = castfs.find_snapshot("project/run.json")
+    assert found.blobs.path == tmp_path / "blobs"
 
 
 def test_then_the_default_store(

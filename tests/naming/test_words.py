@@ -296,3 +296,18 @@ def test_manifest_that_is_not_what_its_name_says(shelf: Shelf) -> None:
     depot.manifest_path(second.id).rename(depot.manifest_path(first.id))
     with pytest.raises(DamageError, match=first.id):
         shelf.store.resolve("aaaaaaa1")
+
+
+def test_a_damaged_record_hides_no_id(shelf: Shelf) -> None:
+    """But a name could mean it, so no name is certain any more."""
+    shelf.put(1, "aaaaaaa1", name="run")
+    hidden = shelf.put(2, "aaaaaaa2", name="run")
+    path = shelf.store.depot.record_path("aaaaaaa2".ljust(24, "0"))
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert shelf.meaning("aaaaaaa1") == (1, "aaaaaaa1")
+    assert shelf.meaning(shelf.manifest(1).id[:12]) == (1, "aaaaaaa1")
+    assert shelf.meaning(hidden.id[:12]) == (2, None)
+    for word in ("aaaaaaa2", "run", "run:latest", "run@aaaaaaa1", "nothing"):
+        with pytest.raises(DamageError, match="aaaaaaa2"):
+            shelf.store.resolve(word)
