@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced by tools/test, tools/check and tools/demo: makes a bare machine able to run castfs.
+# Sourced by tools/test, tools/check, tools/demo and tools/bench/run: makes a bare machine able to run castfs.
 #
-#   bootstrap PURPOSE…    system packages for the purposes (run, test) and a virtual environment with
+#   bootstrap PURPOSE…    system packages for the purposes (run, test, bench) and a virtual environment with
 #                         what requirements.lock names; afterwards `python` and `castfs` are on PATH
 #   need_fuse_device      /dev/fuse is there and opens, or a line that says what to do
 #   say, die, quiet       one line on stderr; the same and exit 1; run a command, show it only if it fails
@@ -15,6 +15,7 @@ TOOL=tools/${0##*/}
 declare -A PACKAGES=(
     [run]="fuse3"
     [build]="gcc libc6-dev pkg-config libfuse3-dev" # pyfuse3 has no wheel
+    [bench]="git restic"
     [test]="git rsync bubblewrap attr acl zstd unzip"
 )
 

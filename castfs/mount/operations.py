@@ -6,6 +6,7 @@ no disk are answered without waiting; reads from disk go to threads.
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import logging
@@ -18,6 +19,7 @@ import pyfuse3
 import trio
 
 from castfs.mount.errnos import READ_ONLY, errno_of, is_expected
+from castfs.paths import NAME_MAX
 from castfs.tree import Attributes
 from castfs.view import Contents, OpenFile, SnapshotView
 
@@ -109,7 +111,11 @@ class SnapshotOperations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         found = self._view.lookup(parent_inode, name)
-        return self._absent if found is None else self._fill(found)
+        if found is not None:
+            return self._fill(found)
+        if len(name) > NAME_MAX:  # the kernel lets 1,024 bytes through
+            raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
+        return self._absent
 
     @answered
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
