@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from castfs.cli import main
+from castfs.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

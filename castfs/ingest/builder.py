@@ -77,13 +77,15 @@ class TreeBuilder:
         digest: Digest,
         xattrs: Mapping[bytes, bytes] = _EMPTY,
     ) -> None:
+        # Runs once for each file of a tree, so the usual case calls nothing.
+        plain, owner = not self._reproducible, self._owner
         self.files[path] = File(
-            mode=self._mode(status),
-            mtime_ns=self._mtime(status),
+            mode=status.st_mode & 0o7777 if plain else self._mode(status),
+            mtime_ns=status.st_mtime_ns if plain else REPRODUCIBLE_MTIME_NS,
             sha256=digest,
             size_bytes=status.st_size,
-            uid=status.st_uid if self._owner else None,
-            gid=status.st_gid if self._owner else None,
+            uid=status.st_uid if owner else None,
+            gid=status.st_gid if owner else None,
             xattrs=encode_xattrs(xattrs) if xattrs else None,
         )
 

@@ -26,6 +26,10 @@ class ScanOptions:
     max_bytes: int | None = None
     max_files: int | None = None
 
+    @property
+    def has_limits(self) -> bool:
+        return self.max_bytes is not None or self.max_files is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Ignored:

@@ -50,7 +50,7 @@ _OVERLAY_PREFIX = "overlay:"
 _CHECKSUM_SIZE = 8
 _RACY_NS = 2_000_000_000
 _UNUSED_DAYS = 180
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 #: What goes by: another ingest has it, it cannot be written, the disk is full.
 _NOT_NOW = {
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
@@ -58,9 +58,8 @@ _NOT_NOW = {
 }  # fmt: skip
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS directory (
-    device TEXT NOT NULL, inode INTEGER NOT NULL, day INTEGER NOT NULL, files BLOB NOT NULL,
-    PRIMARY KEY (device, inode)
-) WITHOUT ROWID
+    key_hash INTEGER PRIMARY KEY, day INTEGER NOT NULL, files BLOB NOT NULL
+)
 """
 
 
@@ -134,16 +133,18 @@ class StatCache:
             device = self._devices[status.st_dev] = _name_device(fd, status.st_dev)
         if not device:
             return NO_ROW
-        # SQLite's integers are signed; inodes above 2^63 exist on some network filesystems.
-        return device, status.st_ino - (1 << 64) if status.st_ino >= 1 << 63 else status.st_ino
+        return device, status.st_ino
 
     def lookup(self, key: DirKey) -> dict[int, Remembered]:
         """inode → what it was, for the files of one directory."""
         if self._connection is None or key == NO_ROW:
             return {}
         try:
+            if not self._connection.in_transaction:
+                # One for all: taking SQLite's locks for each takes longer than looking.
+                self._connection.execute("BEGIN")
             row = self._connection.execute(
-                "SELECT files FROM directory WHERE device = ? AND inode = ?", key
+                "SELECT files FROM directory WHERE key_hash = ?", (_hash(key),)
             ).fetchone()
         except sqlite3.Error as exc:
             self._give_up(exc)
@@ -161,14 +162,15 @@ class StatCache:
             return
         limit = recorded_ns - _RACY_NS
         values = (
-            (*key, self._day, _checksum(key, settled) + settled)
+            (_hash(key), self._day, _checksum(key, settled) + settled)
             for key, settled in ((key, _settled(key, files, limit)) for key, files in rows.items())
         )
         try:
+            self._connection.rollback()
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany(
-                    "INSERT OR REPLACE INTO directory VALUES (?, ?, ?, ?)", values
+                    "INSERT OR REPLACE INTO directory VALUES (?, ?, ?)", values
                 )
                 self._connection.execute(
                     "DELETE FROM directory WHERE day < ?", (self._day - _UNUSED_DAYS,)
@@ -176,6 +178,11 @@ class StatCache:
         except sqlite3.Error as exc:
             # Busy for five seconds, or the disk is full: the next ingest reads these files again.
             self._give_up(exc)
+
+
+def _hash(key: DirKey) -> int:
+    """A signed integer, which SQLite finds fastest. Where two keys meet the checksum tells."""
+    return xxhash.xxh3_64_intdigest(repr(key).encode()) - (1 << 63)
 
 
 def _checksum(key: DirKey, files: bytes) -> bytes:

@@ -159,9 +159,11 @@ def compute_id(tree: Tree) -> Digest:
 def compute_fingerprint(files: Mapping[RelPath, File]) -> Digest:
     """SHA-256 over the sorted `path NUL sha256 NUL`: contents and names, as older systems do."""
     state = hashlib.sha256()
-    paths = iter(sorted(files))
-    while batch := list(itertools.islice(paths, _BATCH)):
-        state.update(b"".join(b"%s\0%s\0" % (p, files[p].sha256.encode()) for p in batch))
+    paths = sorted(files)
+    # Usually the order that they are in, and then no path need be looked up.
+    items = iter(files.items() if paths == list(files) else [(p, files[p]) for p in paths])
+    while batch := list(itertools.islice(items, _BATCH)):
+        state.update(b"".join([b"%s\0%s\0" % (p, f.sha256.encode()) for p, f in batch]))
     return Digest(state.hexdigest())
 
 

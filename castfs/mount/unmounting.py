@@ -9,6 +9,7 @@ import os
 import select
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,14 +60,16 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> Unmounted:
     entry = registry.find_entry(path)
     status = entry[0] if entry and entry[0].manifest_id == mounted.manifest_id else None
     alive = bool(status and entry and entry[1])
-    try:
-        _detach(path, lazy=lazy)
-    except MountBusyError:
-        if alive or not is_dead(probe_one(path)):
-            raise _busy(path, mounted) from None
-        # Its process has gone: whoever still uses it gets nothing but errors anyway.
-        _detach(path, lazy=True)
-    still = alive and status is not None and not _wait_for_end(status, 0 if lazy else EXIT_SECONDS)
+    with _process_of(status) as process:
+        try:
+            _detach(path, lazy=lazy)
+        except MountBusyError:
+            if alive or not is_dead(probe_one(path)):
+                raise _busy(path, mounted) from None
+            # Its process has gone: whoever still uses it gets nothing but errors anyway.
+            _detach(path, lazy=True)
+        seconds = 0 if lazy else EXIT_SECONDS
+        still = alive and status is not None and not _wait_for_end(status, process, seconds)
     return Unmounted(
         mountpoint=path,
         manifest_id=mounted.manifest_id,
@@ -148,21 +151,32 @@ def _fusermount(path: Path, *, lazy: bool) -> None:
         raise MountError(f"cannot unmount {shown(path)}: {''.join(reason) or 'fusermount3 failed'}")
 
 
-def _wait_for_end(status: MountStatus, seconds: float) -> bool:
+@contextlib.contextmanager
+def _process_of(status: MountStatus | None) -> Iterator[int | None]:
+    """A pidfd of the process that serves a mount; None if it has ended, or cannot be seen."""
+    if status is None or status.pid is None:
+        yield None
+        return
+    try:
+        fd = os.pidfd_open(status.pid)
+    except OSError:
+        yield None
+        return
+    try:
+        # The lock is looked at after the descriptor is had: a process that took the same number
+        # later does not hold it.
+        yield fd if registry.is_alive(status) else None
+    finally:
+        os.close(fd)
+
+
+def _wait_for_end(status: MountStatus, process: int | None, seconds: float) -> bool:
     """Wait until the process that served a mount has ended; False if it still lives after that."""
     deadline = time.monotonic() + seconds
-    if status.pid is not None:
-        with contextlib.suppress(OSError):
-            fd = os.pidfd_open(status.pid)
-            try:
-                # The lock is looked at after the descriptor is had: a process that took the same
-                # number later does not hold it.
-                if registry.is_alive(status):
-                    poll = select.poll()
-                    poll.register(fd, select.POLLIN)
-                    poll.poll(seconds * 1000)
-            finally:
-                os.close(fd)
+    if process is not None:
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        poll.poll(seconds * 1000)
     while registry.is_alive(status):
         if time.monotonic() >= deadline:
             return False

@@ -166,7 +166,7 @@ def read_until(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> N
 
 
 def staged(store: Path) -> bool:
-    return any(path.is_file() for path in (store / "staging").glob("*/*"))
+    return any(files for _, _, files in os.walk(store / "staging"))
 
 
 @pytest.fixture(scope="module")

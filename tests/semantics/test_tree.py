@@ -72,9 +72,8 @@ def test_names(pair: Pair) -> None:
     assert sorted(os.listdir(os.fsencode(pair.mount / "names"))) == sorted(NAMES)
     assert {path for path, _ in walk(pair.mount)} == {path for path, _ in walk(pair.source)}
     for length, code in ((255, errno.ENOENT), (256, errno.ENAMETOOLONG)):
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match=os.strerror(code)):
             (pair.mount / ("n" * length)).stat()
-        assert caught.value.errno == code
 
 
 @pytest.mark.semantics("M3")
