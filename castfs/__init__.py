@@ -2,7 +2,7 @@
 
 General layout, from the ground up; each room imports only from rooms below it:
 
-    errors, digest, paths, atomic, syscalls, settings, progress   the ground
+    errors, digest, paths, atomic, regular, syscalls, settings, progress   the ground
     manifest, ignore      what a tree is; what is left out of one
     store                 blobs, manifests, records, locks, leases: the protocol of the disk
     tree                  a manifest compiled for look-ups
@@ -22,7 +22,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from castfs.errors import AmbiguousError as AmbiguousError
+    from castfs.errors import BlobError as BlobError
+    from castfs.errors import BusyError as BusyError
     from castfs.errors import CastfsError as CastfsError
+    from castfs.errors import DamageError as DamageError
+    from castfs.errors import LimitError as LimitError
+    from castfs.errors import ManifestError as ManifestError
+    from castfs.errors import MountBusyError as MountBusyError
+    from castfs.errors import MountError as MountError
+    from castfs.errors import NoStoreError as NoStoreError
+    from castfs.errors import NotFoundError as NotFoundError
+    from castfs.errors import SourceError as SourceError
+    from castfs.errors import StoreError as StoreError
+    from castfs.errors import TargetError as TargetError
+    from castfs.errors import UnreadableError as UnreadableError
+    from castfs.errors import UsageError as UsageError
+    from castfs.ignore import IgnoreOptions as IgnoreOptions
+    from castfs.ingest import ScanOptions as ScanOptions
+    from castfs.mount import MountOptions as MountOptions
     from castfs.repository import Snapshot as Snapshot
     from castfs.repository import Store as Store
     from castfs.repository import find_snapshot as find_snapshot
@@ -30,20 +48,52 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+#: Where the public names are that are no errors.
 _PUBLIC = {
-    "CastfsError": "castfs.errors:CastfsError",
-    "Snapshot": "castfs.repository:Snapshot",
-    "Store": "castfs.repository:Store",
-    "find_snapshot": "castfs.repository:find_snapshot",
-    "open": "castfs.repository:open_store",
+    "IgnoreOptions": "castfs.ignore",
+    "MountOptions": "castfs.mount",
+    "ScanOptions": "castfs.ingest",
+    "Snapshot": "castfs.repository",
+    "Store": "castfs.repository",
+    "find_snapshot": "castfs.repository",
+    "open": "castfs.repository",
 }
+_OTHER_NAMES = {"open": "open_store"}
 
-__all__ = ["CastfsError", "Snapshot", "Store", "__version__", "find_snapshot", "open"]
+__all__ = [
+    "AmbiguousError",
+    "BlobError",
+    "BusyError",
+    "CastfsError",
+    "DamageError",
+    "IgnoreOptions",
+    "LimitError",
+    "ManifestError",
+    "MountBusyError",
+    "MountError",
+    "MountOptions",
+    "NoStoreError",
+    "NotFoundError",
+    "ScanOptions",
+    "Snapshot",
+    "SourceError",
+    "Store",
+    "StoreError",
+    "TargetError",
+    "UnreadableError",
+    "UsageError",
+    "__version__",
+    "find_snapshot",
+    "open",
+]
 
 
 def __getattr__(name: str) -> Any:
-    try:
-        module, _, attribute = _PUBLIC[name].partition(":")
-    except KeyError:
-        raise AttributeError(f"module 'castfs' has no attribute {name!r}") from None
-    return getattr(importlib.import_module(module), attribute)
+    if name not in __all__:
+        raise AttributeError(f"module 'castfs' has no attribute {name!r}")
+    module = importlib.import_module(_PUBLIC.get(name, "castfs.errors"))
+    return getattr(module, _OTHER_NAMES.get(name, name))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,7 +12,8 @@ from typing import NewType
 #: A checked path relative to a snapshot's root, e.g. b"sub/file"; b"" is the root itself.
 RelPath = NewType("RelPath", bytes)
 
-#: Longest name of one entry (NAME_MAX of every filesystem that castfs reads).
+#: Longest name of one entry: NAME_MAX of Linux's own filesystems. FAT, NTFS, SMB and FUSE allow
+#: more.
 NAME_MAX = 255
 #: Deepest tree that is accepted. Linux has no limit of its own; a path of 1 MiB is 500,000 levels,
 #: which is a bomb and not a directory that somebody made.

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import platformdirs
 
+#: More gain nothing, and each is a process.
+_THREADS_MAX = 256
+
 
 def default_store() -> Path:
     """`$CASTFS_STORE`, else `castfs` in the user's XDG data directory."""
@@ -20,7 +23,7 @@ def default_store() -> Path:
 
 
 def cache_dir() -> Path:
-    """What may be deleted at any time: the stat cache, compiled indexes."""
+    """What may be deleted at any time: the stat cache."""
     return platformdirs.user_cache_path("castfs")
 
 
@@ -35,10 +38,11 @@ def git_global_excludes() -> Path:
 
 
 def threads() -> int:
-    """Worker threads of an ingest or restore: `$CASTFS_THREADS`, else the CPUs that may be used."""
+    """Reader processes of an ingest, threads of a restore: `$CASTFS_THREADS`, else as many as CPUs
+    may be used."""
     value = os.environ.get("CASTFS_THREADS", "")
-    if value.isdigit() and int(value) > 0:
-        return int(value)
+    if value.isascii() and value.isdigit() and int(value) > 0:
+        return min(int(value), _THREADS_MAX)
     return len(os.sched_getaffinity(0))
 
 

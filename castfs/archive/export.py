@@ -16,7 +16,7 @@ import zstandard
 from castfs.archive.sink import Sink
 from castfs.archive.tar import write_tar
 from castfs.archive.zip import check_zip, write_zip
-from castfs.atomic import fsync_dir
+from castfs.atomic import fsync_dir, is_special
 from castfs.errors import TargetError, UsageError
 from castfs.manifest import Tree
 from castfs.progress import SILENT, Progress
@@ -135,6 +135,12 @@ def export_archive(
     """
     chosen = format or format_for(path.name)
     _check_free(path, replace=replace)
+    if replace and is_special(path):
+        with path.open("wb", buffering=0) as file:
+            result = write_archive(tree, blobs, file, format=chosen, progress=progress)
+        return dataclasses.replace(result, path=path)
+    if replace:
+        path = Path(os.path.realpath(path))
     temp = path.with_name(f".castfs-{secrets.token_hex(8)}")
     try:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,6 @@ from castfs.cli.tables import print_table
 from castfs.cli.units import format_size, format_time
 from castfs.cli.words import TEXT
 from castfs.errors import DamageError
-from castfs.paths import escape
 
 if TYPE_CHECKING:
     from castfs.store import Record
@@ -42,7 +41,7 @@ def command(
     limit: int | None,
     quiet: bool,
     as_json: bool,
-) -> int:
+) -> None:
     """List the snapshots in the store, newest first.
 
     A record that cannot be read is reported, and the others are listed all the same; the exit code
@@ -57,39 +56,28 @@ def command(
     """
     refuse_both(as_json, quiet)
     store = invocation.open_store()
-    damaged: list[DamageError] = []
+    damage: DamageError | None = None
     records: list[Record] = []
-    for record in store.depot.iter_records(damaged):
-        if matches(record, source=source, name=name, tags=tags):
-            records.append(record)
-            if len(records) == limit:
-                break
+    try:
+        found = store.iter_snapshots(source=source, name=name, tags=tags)
+        for record in itertools.islice(found, limit):
+            records.append(record)  # those before the damage count
+    except DamageError as exc:
+        damage = exc
     if as_json:
         print_document(records)
     elif quiet:
         output.lines(record.id for record in records)
     elif records:
         print_records(records)
-    elif not damaged:
+    elif damage is None:
         output.note(
             f"no such snapshots in {store.path}"
-            if source or name or tags
+            if source is not None or name is not None or tags
             else f"no snapshots in {store.path}"
         )
-    for error in damaged:
-        output.note(f"castfs: {error}")
-    return DamageError.exit_code if damaged else 0
-
-
-def matches(record: Record, *, source: str | None, name: str | None, tags: Sequence[str]) -> bool:
-    if source is not None:
-        # As it was recorded, or as a directory from here.
-        given = (source, os.path.abspath(source), os.path.realpath(source))
-        if record.source not in {escape(os.fsencode(path)) for path in given}:
-            return False
-    if name is not None and record.name != name:
-        return False
-    return set(tags) <= set(record.tags)
+    if damage is not None:
+        raise damage
 
 
 def print_records(records: Sequence[Record]) -> None:

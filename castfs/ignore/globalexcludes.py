@@ -7,21 +7,24 @@ import subprocess
 from pathlib import Path
 
 from castfs import settings
+from castfs.ignore.git import git_command
 
 #: A credential helper or a hanging network home must not hang an ingest.
 _SECONDS = 10
 
 
-def find_global_excludes(root_path: bytes) -> Path:
-    """The file that git would read in a work tree at `root_path`; it need not exist.
+def find_global_excludes(root_path: bytes, fds: tuple[int, ...] = ()) -> Path:
+    """The file that git would read in a work tree at `root_path`; it need not exist. `fds` are
+    descriptors that the path goes through.
 
     Git itself is asked, because its configuration has includes and conditions. Without git on the
     machine nobody has configured it, and the default holds.
     """
-    command = ["git", "-C", os.fsdecode(root_path), "config", "--type=path", "--get"]
+    words = ("config", "--type=path", "--get", "core.excludesFile")
     try:
         done = subprocess.run(
-            [*command, "core.excludesFile"],
+            git_command(os.fsdecode(root_path), *words),
+            pass_fds=fds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -69,6 +69,7 @@ def open_root_scope(
         own_names=own_names,
         git=git,
         global_rules=_read_global(options, root_path) if git else RuleList(()),
+        fixed_global_rules=options.global_excludes is not None,
         can_drop=bool(command_line or own_names or git),
     )
     git_rules: tuple[RuleList, ...] = ()

@@ -22,7 +22,8 @@ _GIT_ITSELF = Rule(".git/", "built-in")
 class Ingest:
     """What is the same in every directory of an ingest. Of several, the strongest comes first.
 
-    `can_drop`: some directory may have a rule.
+    `can_drop`: some directory may have a rule. `fixed_global_rules`: they were given, so that no
+    repository's configuration is looked at.
     """
 
     root: Root
@@ -31,6 +32,7 @@ class Ingest:
     own_names: tuple[bytes, ...]
     git: bool
     global_rules: RuleList
+    fixed_global_rules: bool
     can_drop: bool
 
 
@@ -121,7 +123,7 @@ class Scope:
         has_dot_git = ingest.git and DOT_GIT in entries
         if has_dot_git and (nested := self._find_nested(path, ignored)):
             work_tree, ignored = nested, None
-            git = work_tree_rules(ingest, nested, os.fsdecode(path))
+            git = work_tree_rules(ingest, nested, os.fsdecode(path), nested=True)
         if ingest.git and GITIGNORE in entries:
             git = read_rules((GITIGNORE,), path, entries, read, of_git=True) + git
         if any(name in entries for name in ingest.own_names):
@@ -200,13 +202,24 @@ def read_rules(
     return tuple(rules for rules in lists if rules)
 
 
-def work_tree_rules(ingest: Ingest, tree: WorkTree, place: str) -> tuple[RuleList, ...]:
-    """What git obeys in the whole of a work tree, whose root is `place` ("sub/", "../", "")."""
+def work_tree_rules(
+    ingest: Ingest, tree: WorkTree, place: str, *, nested: bool = False
+) -> tuple[RuleList, ...]:
+    """What git obeys in the whole of a work tree, whose root is `place` ("sub/", "../", "").
+
+    The user's own rules are those of the ingested tree, unless a `nested` one has set others.
+    """
     origin = f"{place}.git/info/exclude"
     data = tree.read_exclude() or b""
+    own = tree.read_own_excludes() if nested and not ingest.fixed_global_rules else None
+    if own is None:
+        global_rules = ingest.global_rules.moved(below=tree.below, above=tree.above)
+    else:
+        name, content = own
+        global_rules = parse_rules(content, name, of_git=True, below=tree.below, above=tree.above)
     lists = (
         parse_rules(data, origin, of_git=True, below=tree.below, above=tree.above),
-        ingest.global_rules.moved(below=tree.below, above=tree.above),
+        global_rules,
     )
     return tuple(rules for rules in lists if rules)
 

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from castfs.errors import SourceError
+from castfs.ignore.git import git_command
 from castfs.ignore.gitindex import PartialIndexError, Tracked, parse_index
+from castfs.ignore.globalexcludes import find_global_excludes
 from castfs.paths import display
 from castfs.regular import read_regular
 
 DOT_GIT = b".git"
 _POINTER = b"gitdir: "
-#: git sets these for its hooks and aliases, and they would send `git ls-files` to another index.
-_GIT_LOCATIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
 #: Seconds for `git ls-files`; a million entries take about one.
 _GIT_TIMEOUT = 120
 
@@ -142,6 +142,16 @@ class WorkTree:
             return read_file(self._git.common + b"/info/exclude", root)
         return None
 
+    def read_own_excludes(self) -> tuple[str, bytes] | None:
+        """(name, content) of the core.excludesFile that this repository sets for itself."""
+        with contextlib.suppress(OSError), _opened(self._open) as root:
+            names = (self._git.common + b"/config", self._git.own + b"/config.worktree")
+            config = b"".join(read_file(name, root) or b"" for name in names).lower()
+            if b"excludesfile" in config or b"[include" in config:
+                path = find_global_excludes(b"/proc/self/fd/%d" % root, (root,))
+                return str(path), read_file(os.fsencode(path)) or b""
+        return None
+
     def tracks(self, path: bytes, is_dir: bool) -> bool:
         """Whether git tracks the file at `path` below the ingested root; of a directory, which ends
         in '/', whether it is a submodule or has tracked files in it. SourceError: the index cannot
@@ -180,13 +190,9 @@ class WorkTree:
 
     def _ask_git(self, root: int, reason: str) -> Tracked:
         """The names as `git ls-files` puts them together."""
-        # fsmonitor may name a program, and a repository's configuration is not to be trusted.
-        git = ("git", "-c", "core.fsmonitor=false", "-C", f"/proc/self/fd/{root}")
-        command = ["env", *(f"--unset={name}" for name in _GIT_LOCATIONS)]
-        command += [*git, "ls-files", "-z", "--stage"]
         try:
             answer = subprocess.run(
-                command,
+                git_command(f"/proc/self/fd/{root}", "ls-files", "-z", "--stage"),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 pass_fds=(root,),

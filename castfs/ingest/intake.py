@@ -232,6 +232,9 @@ class Intake:
     def _settle_vouched(self, root_fd: int) -> None:
         """Read the files again whose blob turned out not to be there."""
         bad = self._presence.wait() if self._presence else frozenset()
+        # What a reader has staged since is there when this ingest is.
+        session = self._session
+        bad = frozenset(x for x in bad if not (session and session.has_staged(x)))
         if not bad:
             return
         gone = [(path, file) for path, file in self._tree.files.items() if file.sha256 in bad]

@@ -11,6 +11,7 @@ from castfs.errors import LimitError, SourceError, UnreadableError
 from castfs.ignore import Rule
 from castfs.ingest.beneath import open_beneath
 from castfs.ingest.options import Ignored, ScanOptions, SkippedEntry
+from castfs.ingest.reading import EXHAUSTED
 from castfs.paths import display
 
 _SPECIAL = {
@@ -52,7 +53,10 @@ class Losses:
             self.unreadable.append((path, reason))
 
     def fail_entry(self, path: bytes, exc: OSError) -> None:
-        """The same, by what the kernel said."""
+        """The same, by what the kernel said. Raised again if it is this process that lacks
+        something: the next entry would fail for the same reason."""
+        if exc.errno in EXHAUSTED:
+            raise exc
         vanished = isinstance(exc, FileNotFoundError | NotADirectoryError)
         reason = "vanished while it was read" if vanished else exc.strerror or str(exc)
         self.fail(path, reason, vanished=vanished)
@@ -79,8 +83,12 @@ class Losses:
             hint="make them readable, ignore them, or take the rest with --skip-unreadable",
         )
 
-    def refuse_empty(self, source: bytes) -> None:
-        """A snapshot of nothing, although there was something, is a mistake in the rules."""
+    def refuse_empty(self, source: bytes, *, single: bool) -> None:
+        """A snapshot of nothing, although there was something, is a mistake in the rules; and a
+        `single` file that cannot be had leaves nothing to record."""
+        if single:
+            reason = self.skipped[0].reason if self.skipped else "it vanished"
+            raise SourceError(f"cannot read {display(source)}: {reason}; nothing was stored")
         rows = self.ignored()
         if rows:
             rule = rows[0].rule

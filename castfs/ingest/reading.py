@@ -21,6 +21,9 @@ _TRIES = 3
 #: Nanoseconds that a manifest can hold: the years 1677 to 2262. ext4 and xfs go further.
 _TIMES = range(-(1 << 63), 1 << 63)
 
+#: Out of descriptors or memory: no entry's fault.
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -79,7 +82,7 @@ def take_file(dir_fd: int, name: bytes, sink: Sink, *, xattrs: bool) -> TakenFil
         except OSError as exc:
             raise _unreadable(exc) from exc
         try:
-            before = os.fstat(fd)
+            before = _status(fd)
             if not stat.S_ISREG(before.st_mode):
                 raise Unreadable("turned into something else while it was read")
             check_time(before)
@@ -88,7 +91,7 @@ def take_file(dir_fd: int, name: bytes, sink: Sink, *, xattrs: bool) -> TakenFil
             except ReadError as exc:
                 raise _unreadable(exc) from exc
             attributes = read_xattrs(fd) if xattrs else {}
-            after = os.fstat(fd)
+            after = _status(fd)
         finally:
             os.close(fd)
         if (
@@ -110,6 +113,13 @@ def take_file(dir_fd: int, name: bytes, sink: Sink, *, xattrs: bool) -> TakenFil
                 attributes,
             )
     raise Unreadable(f"changed while it was read, {_TRIES} times")
+
+
+def _status(fd: int) -> os.stat_result:
+    try:
+        return os.fstat(fd)
+    except OSError as exc:
+        raise _unreadable(exc) from exc
 
 
 def check_time(status: Status) -> None:
@@ -141,18 +151,24 @@ def _read(fd: int, count: int) -> bytes:
 def read_xattrs(target: int | bytes) -> dict[bytes, bytes]:
     """Extended attributes of an open file, or of a path (symlinks not followed), by name."""
     follow = isinstance(target, int)
+    values: dict[bytes, bytes] = {}
     try:
-        names = os.listxattr(target, follow_symlinks=follow)
-        return {
-            os.fsencode(name): os.getxattr(target, name, follow_symlinks=follow) for name in names
-        }
+        for name in os.listxattr(target, follow_symlinks=follow):
+            try:
+                values[os.fsencode(name)] = os.getxattr(target, name, follow_symlinks=follow)
+            except OSError as exc:
+                # Removed meanwhile, or listed by a filesystem that does not give it out.
+                if exc.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+                    raise
     except OSError as exc:
-        if exc.errno in (errno.EOPNOTSUPP, errno.ENODATA):
-            return {}
-        raise _unreadable(exc) from exc
+        if exc.errno != errno.EOPNOTSUPP:
+            raise _unreadable(exc) from exc
+    return values
 
 
 def _unreadable(exc: OSError) -> Unreadable:
+    if exc.errno in EXHAUSTED:
+        raise exc
     if exc.errno == errno.ELOOP:
         return Unreadable("turned into a symbolic link while it was read")
     vanished = exc.errno in (errno.ENOENT, errno.ENOTDIR)

@@ -72,7 +72,7 @@ def scan(
         os.close(root_fd)
     losses.settle(options)
     if not tree.files and not tree.symlinks:
-        losses.refuse_empty(os.fsencode(source))
+        losses.refuse_empty(os.fsencode(source), single=bool(single))
     manifest = make_manifest(
         tree.build(),
         created_at=started_ns // 1000 / 1e6,

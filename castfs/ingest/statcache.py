@@ -49,7 +49,9 @@ _OVERLAY_PREFIX = "overlay:"
 #: xxh3_64, big-endian.
 _CHECKSUM_SIZE = 8
 _RACY_NS = 2_000_000_000
+#: Rows that nobody has used for so long are dropped; the day of use is written once a month.
 _UNUSED_DAYS = 180
+_RENEWED_DAYS = 30
 _SCHEMA_VERSION = 3
 #: What goes by: another ingest has it, it cannot be written, the disk is full.
 _NOT_NOW = {
@@ -84,6 +86,8 @@ class StatCache:
         self._path = path
         self._day = int(time.time() // 86400)
         self._connection: sqlite3.Connection | None = None
+        #: (day, key_hash) of rows that were used again after long.
+        self._renewed: list[tuple[int, int]] = []
         #: st_dev → its part of a key, "" without rows.
         self._devices: dict[int, str] = {}
         with contextlib.suppress(OSError, sqlite3.Error):
@@ -114,7 +118,8 @@ class StatCache:
     def _give_up(self, exc: sqlite3.Error) -> bool:
         """Use it no more; and if it is damaged, or of a later version, delete it (True)."""
         self.close()
-        if exc.sqlite_errorcode & 0xFF in _NOT_NOW:
+        # What Python's module itself finds wrong (a column that is not UTF-8) has no code.
+        if getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _NOT_NOW:
             return False
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(OSError):
@@ -144,7 +149,7 @@ class StatCache:
                 # One for all: taking SQLite's locks for each takes longer than looking.
                 self._connection.execute("BEGIN")
             row = self._connection.execute(
-                "SELECT files FROM directory WHERE key_hash = ?", (_hash(key),)
+                "SELECT files, day FROM directory WHERE key_hash = ?", (_hash(key),)
             ).fetchone()
         except sqlite3.Error as exc:
             self._give_up(exc)
@@ -154,6 +159,8 @@ class StatCache:
         files = row[0][_CHECKSUM_SIZE:]
         if len(files) % RECORD.size or row[0][:_CHECKSUM_SIZE] != _checksum(key, files):
             return {}
+        if isinstance(row[1], int) and row[1] < self._day - _RENEWED_DAYS:
+            self._renewed.append((self._day, _hash(key)))
         return {ino: (size, m, c, raw) for ino, size, m, c, raw in RECORD.iter_unpack(files)}
 
     def store(self, rows: Mapping[DirKey, bytes | bytearray], recorded_ns: int) -> None:
@@ -172,6 +179,10 @@ class StatCache:
                 self._connection.executemany(
                     "INSERT OR REPLACE INTO directory VALUES (?, ?, ?)", values
                 )
+                self._connection.executemany(
+                    "UPDATE directory SET day = ? WHERE key_hash = ?", self._renewed
+                )
+                self._renewed.clear()
                 self._connection.execute(
                     "DELETE FROM directory WHERE day < ?", (self._day - _UNUSED_DAYS,)
                 )

@@ -21,7 +21,7 @@ from castfs.ingest.options import ScanOptions
 from castfs.ingest.reading import Unreadable, check_time, read_xattrs
 from castfs.ingest.statcache import StatCache
 from castfs.ingest.symlinks import take_symlink, xattrs_of
-from castfs.paths import DEPTH_MAX, display, split
+from castfs.paths import DEPTH_MAX, NAME_MAX, display, split
 from castfs.regular import read_regular
 
 _ENCODING = sys.getfilesystemencoding()
@@ -76,7 +76,8 @@ class Walk:
         """
         try:
             status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
-        except OSError as exc:
+            check_time(status)
+        except (OSError, Unreadable) as exc:
             self._fail(b"", exc)
             return
         self._tree.add_single_root(status)
@@ -126,6 +127,11 @@ class Walk:
         for name in sorted(names):
             entry = names[name]
             child = path + b"/" + name if path else name
+            if len(name) > NAME_MAX:
+                losses.fail(
+                    child, f"its name is longer than {NAME_MAX} bytes, which a manifest holds"
+                )
+                continue
             try:
                 st = entry.stat(follow_symlinks=False)
             except OSError as exc:

@@ -138,6 +138,8 @@ def is_stored_whole(manifest: Manifest, pieces: Iterable[bytes | memoryview]) ->
         theirs = msgspec.json.decode(first[: max(end, 0)] + b"}", type=_Header)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
+    if _encoder.encode(theirs)[:-1] != first[:end]:
+        return False
     wanted = msgspec.json.decode(ours, type=_Header)
     theirs.created_at, theirs.source_path = wanted.created_at, wanted.source_path
     state = hashlib.sha256(b"{")

@@ -84,11 +84,13 @@ def _load_from(depot: Depot, path: Path, manifest: Manifest) -> Snapshot:
 def find_blobs_above(path: Path, manifest: Manifest) -> Path | None:
     """A `blobs` directory above a manifest file that has one of its blobs."""
     digests = {file.digest for file in itertools.islice(manifest.tree.files.values(), _PROBED)}
-    for parent in list(path.absolute().parents)[:_BLOBS_SEARCH_LEVELS]:
+    for parent in list(Path(os.path.realpath(path)).parents)[:_BLOBS_SEARCH_LEVELS]:
         candidate = parent / "blobs"
-        if not candidate.is_dir():
-            continue
-        with contextlib.closing(BlobDir(candidate)) as blobs:
+        # One that this user may not read is none of this manifest's.
+        with (
+            contextlib.suppress(OSError, StoreError),
+            contextlib.closing(BlobDir(candidate)) as blobs,
+        ):
             if not digests or any(blobs.size(digest) is not None for digest in digests):
                 return candidate
     return None

@@ -40,6 +40,7 @@ def is_file_name(word: str) -> bool:
 
 def check_name(name: str) -> str:
     """UsageError unless `name` can be given to a snapshot so that it is found again by it."""
+    check_text(name)
     shown_name = _show(name)
     if not name.isprintable() or not name.strip() or name.startswith("-"):
         raise UsageError(f"{shown_name} is not a name", hint="use letters, digits, `-`, `_`, `.`")
@@ -48,6 +49,17 @@ def check_name(name: str) -> str:
     if _PREFIX.fullmatch(name):
         raise UsageError(f"the name {shown_name} looks like an id")
     return name
+
+
+def check_text(*words: object) -> None:
+    """UsageError unless all are text that a record can hold."""
+    for word in words:
+        if not isinstance(word, str):
+            raise UsageError(f"{word!r} is not text", hint="names, tags and metadata are strings")
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{_show(word)} is not valid UTF-8") from None
 
 
 def describe_record(record: Record) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from castfs.digest import Digest
 from castfs.errors import DamageError
-from castfs.manifest import Entry, File
+from castfs.manifest import Entry, File, Tree
 from castfs.repository.lookup import load_manifest, resolve_snapshot
 from castfs.repository.results import Found, StoreStats
 from castfs.store import Depot
@@ -24,14 +24,9 @@ def find_in_snapshots(depot: Depot, what: str, snapshots: Sequence[str]) -> Iter
 
     What is damaged is an error at the end, after all others were searched.
     """
-    matches = _matcher(what)
+    matches = _Matcher(what)
     damaged: list[DamageError] = []
-    for snapshot_id, manifest_id in _chosen(depot, snapshots, damaged):
-        try:
-            tree = load_manifest(depot, manifest_id).tree
-        except DamageError as exc:
-            damaged.append(exc)
-            continue
+    for snapshot_id, manifest_id, tree in _chosen(depot, snapshots, damaged):
         for path, entry in tree.iter_entries():
             if matches(path, entry):
                 file = entry if isinstance(entry, File) else None
@@ -48,34 +43,39 @@ def find_in_snapshots(depot: Depot, what: str, snapshots: Sequence[str]) -> Iter
 
 def _chosen(
     depot: Depot, words: Sequence[str], damaged: list[DamageError]
-) -> Iterator[tuple[str, Digest]]:
+) -> Iterator[tuple[str, Digest, Tree]]:
     if words:
         for word in words:
             snapshot = resolve_snapshot(depot, word)
-            yield snapshot.id, snapshot.manifest_id
+            yield snapshot.id, snapshot.manifest_id, snapshot.manifest.tree
         return
     seen = set()
     for record in depot.iter_records(damaged):
         if record.manifest not in seen:
             seen.add(record.manifest)
-            yield record.id, Digest(record.manifest)
+            try:
+                manifest = load_manifest(depot, Digest(record.manifest))
+            except DamageError as exc:
+                damaged.append(exc)
+            else:
+                yield record.id, manifest.id, manifest.tree
 
 
-class _matcher:
+class _Matcher:
     """Does an entry match a pattern? A pattern without a `/` is compared with the last name."""
 
     def __init__(self, what: str) -> None:
         is_digest = re.fullmatch(f"[0-9a-f]{{{_DIGEST_MIN},64}}", what)
         self._digest = what if is_digest else None
-        pattern = os.fsencode(what.strip("/"))
-        self._whole = b"/" in pattern
-        self._pattern = re.compile(fnmatch.translate(pattern.decode("latin-1")).encode("latin-1"))
+        pattern = os.fsencode(what.strip("/")).decode(errors="surrogateescape")
+        self._whole = "/" in pattern
+        self._pattern = re.compile(fnmatch.translate(pattern))
 
     def __call__(self, path: bytes, entry: Entry) -> bool:
         if self._digest and isinstance(entry, File) and entry.sha256.startswith(self._digest):
             return True
         name = path if self._whole else path.rpartition(b"/")[2]
-        return self._pattern.match(name) is not None
+        return self._pattern.match(name.decode(errors="surrogateescape")) is not None
 
 
 def compute_stats(depot: Depot) -> StoreStats:

@@ -15,13 +15,14 @@ from castfs.manifest import Entry, File, Manifest, encode_manifest
 from castfs.paths import RelPath, display
 from castfs.progress import SILENT, Progress
 from castfs.store import BlobDir, Depot, Record, pin_foreign, pin_manifest
+from castfs.store.reading import open_blob
 
 if TYPE_CHECKING:
     from castfs.archive import ArchiveResult, Format
     from castfs.restore import IfExists, RestoreResult
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Snapshot:
     """A tree with the place where its blobs lie.
 
@@ -35,6 +36,9 @@ class Snapshot:
     depot: Depot | None
     record: Record | None
     file: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"<castfs.Snapshot {self.id} of {self.manifest.source_path!r}>"
 
     @property
     def id(self) -> str:
@@ -58,11 +62,12 @@ class Snapshot:
         return entry
 
     def open(self, path: str | bytes) -> BinaryIO:
-        """A file of the snapshot, to be read. NotFoundError, BlobError; IsADirectoryError."""
+        """A file of the snapshot, to be read inside `pinned`. NotFoundError, BlobError."""
+        raw = os.fsencode(path)
         entry = self.get(path)
         if not isinstance(entry, File):
-            raise NotFoundError(f"{display(os.fsencode(path))} is not a regular file")
-        return open(self.blobs.open(entry.digest, entry.size_bytes), "rb")
+            raise NotFoundError(f"{display(raw)} is not a regular file")
+        return open(open_blob(self.blobs, raw, entry.digest, entry.size_bytes), "rb")
 
     @contextlib.contextmanager
     def pinned(self, purpose: str) -> Iterator[bool]:
@@ -97,8 +102,8 @@ class Snapshot:
         from castfs import settings
         from castfs.restore import restore_tree
 
-        if self.depot is not None and Path(target).resolve().is_relative_to(
-            self.depot.path.resolve()
+        if self.depot is not None and Path(os.path.realpath(target)).is_relative_to(
+            os.path.realpath(self.depot.path)
         ):
             raise TargetError(
                 f"{display(os.fsencode(target))} lies in the store {self.depot.path}",
@@ -109,7 +114,10 @@ class Snapshot:
                 self.manifest.tree,
                 self.blobs,
                 Path(target),
-                paths=[os.fsencode(path).strip(b"/") for path in paths],
+                paths=[
+                    os.fsencode(path).strip(b"/")
+                    for path in ([paths] if isinstance(paths, str | bytes) else paths)
+                ],
                 if_exists=if_exists,
                 owner=owner,
                 threads=settings.threads(),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from castfs import settings
+from castfs.errors import DamageError
 from castfs.paths import escape
 from castfs.progress import SILENT, Progress
 from castfs.repository import naming
@@ -45,18 +46,25 @@ class Store:
     # Looking things up ----------------------------------------------------------------------
 
     def iter_snapshots(
-        self, *, source: str | None = None, name: str | None = None
+        self, *, source: str | None = None, name: str | None = None, tags: Collection[str] = ()
     ) -> Iterator[Record]:
-        """The records, newest first; only those of `source` (a directory as it was given or
-        resolved) or `name`."""
+        """The records, newest first; only those of `source` (a directory, as it was recorded or as
+        it is found from here), of `name`, with all of `tags`. DamageError after the readable ones,
+        if any cannot be read."""
         wanted = None
         if source is not None:
-            wanted = {escape(os.fsencode(word)) for word in (source, os.path.abspath(source))}
-        for record in self._depot.iter_records():
-            if (wanted is None or record.source in wanted) and (
-                name is None or record.name == name
+            given = (source, os.path.abspath(source), os.path.realpath(source))
+            wanted = {escape(os.fsencode(path)) for path in given}
+        damaged: list[DamageError] = []
+        for record in self._depot.iter_records(damaged):
+            if (
+                (wanted is None or record.source in wanted)
+                and (name is None or record.name == name)
+                and set(tags) <= set(record.tags)
             ):
                 yield record
+        if damaged:
+            raise damaged[0]
 
     def resolve(self, word: str) -> Snapshot:
         """The snapshot that `word` names: a manifest file, a name, or an id's prefix.
@@ -84,7 +92,7 @@ class Store:
         source: str | os.PathLike[str],
         *,
         options: ScanOptions | None = None,
-        output: Path | None = None,
+        output: str | os.PathLike[str] | None = None,
         name: str | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
@@ -102,19 +110,21 @@ class Store:
             self._depot,
             Path(source),
             options=options,
-            output=output,
+            output=Path(output) if output is not None else None,
             name=name,
-            tags=tuple(tags),
+            tags=(tags,) if isinstance(tags, str) else tuple(tags),
             metadata=metadata or {},
             message=message,
             progress=progress,
         )
 
-    def import_manifest(self, path: Path, *, progress: Progress = SILENT) -> ImportResult:
+    def import_manifest(
+        self, path: str | os.PathLike[str], *, progress: Progress = SILENT
+    ) -> ImportResult:
         """Record a manifest file as a snapshot; blobs that only its own store has are copied in."""
         from castfs.repository.taking import import_manifest
 
-        return import_manifest(self._depot, path, progress=progress)
+        return import_manifest(self._depot, Path(path), progress=progress)
 
     def diff(
         self,

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from castfs import atomic, settings
 from castfs.digest import Digest
-from castfs.errors import BlobError, DamageError, SourceError, StoreError
+from castfs.errors import BlobError, DamageError, SourceError, TargetError
 from castfs.ingest import PresenceCheck, ScanOptions, StatCache, scan
 from castfs.manifest import Manifest, encode_manifest, is_stored_whole, read_manifest_file
 from castfs.paths import display, escape
 from castfs.progress import SILENT, Progress
 from castfs.repository.lookup import load_beside
-from castfs.repository.naming import check_name
+from castfs.repository.naming import check_name, check_text
 from castfs.repository.results import ImportResult, IngestResult
 from castfs.store import BlobDir, Depot, Record, WriteSession
 from castfs.store.reading import damaged, open_blob
@@ -46,6 +46,11 @@ def ingest(
     options = options or ScanOptions()
     if name is not None:
         check_name(name)
+    check_text(*tags, *metadata, *metadata.values())
+    if message is not None:
+        check_text(message)
+    if output is not None:
+        check_output(output, depot)
     label = escape(os.fsencode(os.path.abspath(source)))
     with (
         open_cache() as cache,
@@ -75,13 +80,14 @@ def ingest(
             file_count=len(manifest.tree.files),
             total_size_bytes=manifest.tree.total_size_bytes,
             name=name,
-            tags=tags,
+            tags=tuple(dict.fromkeys(tags)),
             metadata=dict(metadata),
             message=message,
             skipped=tuple(Skipped(escape(entry.path), entry.reason) for entry in result.skipped),
         )
         progress.phase("writing to disk", total=result.added_count)
-        session.commit_blobs(progress.advance)
+        wanted = {file.sha256 for file in manifest.tree.files.values()}
+        session.commit_blobs(progress.advance, wanted=wanted)
         new_manifest = _publish(session, manifest, record)
     if output is not None:
         write_copy(output, manifest)
@@ -136,7 +142,7 @@ def _parent(
     check = None
     if pinned is not None and not (options.rehash or options.check_existing):
         # A damaged manifest vouches for nothing, and this ingest may be what heals it.
-        with contextlib.suppress(DamageError):
+        with contextlib.suppress(DamageError, OSError):
             check = PresenceCheck(depot.blobs, pinned, alone=settings.threads() == 1)
     with check or contextlib.nullcontext():
         yield check
@@ -144,7 +150,7 @@ def _parent(
 
 def keep_out(depot: Depot, source: Path) -> tuple[int, int]:
     status = depot.path.stat()
-    inside = source.resolve()
+    inside = Path(os.path.realpath(source))
     for directory in (inside, *inside.parents):
         with contextlib.suppress(OSError):
             if os.path.samestat(directory.stat(), status):
@@ -155,13 +161,28 @@ def keep_out(depot: Depot, source: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def check_output(output: Path, depot: Depot) -> None:
+    """TargetError unless a manifest may be written there: known before an ingest, not after it."""
+    shown, real = display(os.fsencode(output)), Path(os.path.realpath(output))
+    if output.is_dir():
+        raise TargetError(f"{shown} is a directory", hint="name a file")
+    if not output.parent.is_dir():
+        raise TargetError(
+            f"there is no directory {display(os.fsencode(output.parent))} for {shown}",
+            hint="create it first (mkdir -p)",
+        )
+    if real.is_relative_to(os.path.realpath(depot.path)):
+        raise TargetError(f"{shown} lies in the store {depot.path}", hint="name another file")
+
+
 def write_copy(output: Path, manifest: Manifest) -> None:
     """A manifest file outside the store, whole or not at all."""
     try:
-        atomic.write_file(output, encode_manifest(manifest), mode=0o644)
+        atomic.write_file(output, encode_manifest(manifest))
     except OSError as exc:
-        raise StoreError(
-            f"the snapshot is stored, but {output} cannot be written: {exc.strerror}",
+        raise TargetError(
+            f"the snapshot is stored, but {display(os.fsencode(output))} cannot be written: "
+            f"{exc.strerror}",
             hint=f"export it later: castfs show --manifest {manifest.id[:12]}",
         ) from exc
 
@@ -183,14 +204,17 @@ def import_manifest(depot: Depot, path: Path, *, progress: Progress = SILENT) ->
         ]
         progress.phase("importing", total=len(missing))
         for digest, size in missing:
-            if origin is None or origin.blobs.path == depot.blobs.path:
+            # Another member's blob is there but cannot be touched: an own copy takes its place.
+            own = depot.blobs.size(digest) == size
+            if not own and (origin is None or origin.blobs.path == depot.blobs.path):
                 raise BlobError(
                     f"{len(missing)} blobs of {display(os.fsencode(path))} are not in the store, "
                     f"the first is {digest}",
                     digest=digest,
                     hint="import it from beside its own blobs, or ingest the files again",
                 )
-            _copy_blob(session, origin.blobs, wanted[digest][0], digest, size)
+            blobs_there = depot.blobs if own or origin is None else origin.blobs
+            _copy_blob(session, blobs_there, wanted[digest][0], digest, size)
             added, added_bytes = added + 1, added_bytes + size
             progress.advance(1, size)
         session.commit_blobs()

@@ -20,6 +20,7 @@ import msgspec
 from castfs import atomic
 from castfs.digest import Digest
 from castfs.errors import DamageError, NoStoreError, StoreError
+from castfs.paths import display
 from castfs.store.blobs import BlobDir
 from castfs.store.locks import StoreLocks
 from castfs.store.records import Record, decode_record
@@ -134,8 +135,9 @@ class Depot:
         except FileNotFoundError:
             raise
         except OSError as exc:
-            raise DamageError(f"snapshot record {path} cannot be read: {exc.strerror}") from exc
-        return decode_record(raw, where=str(path))
+            shown = display(os.fsencode(path))
+            raise DamageError(f"snapshot record {shown} cannot be read: {exc.strerror}") from exc
+        return decode_record(raw, record_id=record_id, where=display(os.fsencode(path)))
 
     def iter_records(self, damaged: list[DamageError] | None = None) -> Iterator[Record]:
         """The records, newest first. One that is removed meanwhile is passed over.
@@ -196,7 +198,7 @@ def open_depot(path: Path) -> Depot:
 
 def find_depot_above(path: Path) -> Depot | None:
     """The store that file `path` lies in, if any."""
-    for parent in path.absolute().parents:
+    for parent in Path(os.path.realpath(path)).parents:
         if (parent / MARKER).is_file():
             return open_depot(parent)
     return None

@@ -24,6 +24,8 @@ from castfs.store.leases import Lease
 from castfs.store.locks import open_lock, try_flock
 from castfs.store.staging import BLOB_MODE
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @dataclass(frozen=True)
 class Pin:
@@ -61,7 +63,7 @@ def _lease_manifest(
             stack.callback(lease.release)
             lease.add_manifest(depot.manifest_path(manifest_id))
         except OSError as exc:
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            if exc.errno in _FULL:
                 return None
             raise _no_lease(depot, exc) from exc
         stack.pop_all()
@@ -78,6 +80,7 @@ def pin_foreign(depot: Depot, chunks: list[bytes], *, purpose: str) -> Iterator[
         yield Pin(protected=False)
         return
     temp = None
+    held: Lease | None = None
     try:
         # Written before the lock is taken, which nobody holds while a disk works.
         temp = atomic.write_temp(depot.staging_dir, chunks, mode=BLOB_MODE)
@@ -85,14 +88,19 @@ def pin_foreign(depot: Depot, chunks: list[bytes], *, purpose: str) -> Iterator[
             lease = Lease(depot.leases_dir, kind="reader", purpose=purpose, mode=depot.file_mode)
             stack.callback(lease.release)
             temp.replace(lease.manifest_path)
+            held = lease
             stack.pop_all()
     except OSError as exc:
-        raise _no_lease(depot, exc) from exc
+        if exc.errno not in _FULL:
+            raise _no_lease(depot, exc) from exc
     finally:
         if temp is not None:
             temp.unlink(missing_ok=True)
-    with _released(depot, lease):
-        yield Pin(protected=True, beat=lease.beat)
+    if held is None:
+        yield Pin(protected=False)
+        return
+    with _released(depot, held):
+        yield Pin(protected=True, beat=held.beat)
 
 
 def _no_lease(depot: Depot, exc: OSError) -> StoreError:

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -30,13 +30,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     format: Literal["castfs-snapshot"] = "castfs-snapshot"
     record_version: Literal[1] = 1
-    id: str
-    manifest: str
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{24}\Z")]
+    manifest: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     created_at: str
     host: str
     source: str
-    file_count: int
-    total_size_bytes: int
+    file_count: Annotated[int, msgspec.Meta(ge=0)]
+    total_size_bytes: Annotated[int, msgspec.Meta(ge=0)]
     name: str | None = None
     version: int | None = None
     type: str | None = None
@@ -64,12 +64,15 @@ def encode_record(record: Record) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
 
 
-def decode_record(raw: bytes, *, where: str) -> Record:
-    """DamageError names `where` if the file is not a record."""
+def decode_record(raw: bytes, *, record_id: str, where: str) -> Record:
+    """DamageError names `where` if the file is not the record `record_id`."""
     try:
-        return _decoder.decode(raw)
+        record = _decoder.decode(raw)
+        if record.id != record_id:
+            raise msgspec.DecodeError(f"it is record {record.id}")
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
         raise DamageError(
             f"snapshot record {where} cannot be read: {exc}",
             hint="restore the file from a backup, or move it away to give the snapshot up",
         ) from exc
+    return record

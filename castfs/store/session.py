@@ -13,7 +13,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +21,7 @@ from typing import Self
 from castfs import atomic, syscalls
 from castfs.digest import Digest, ReadError, digest_bytes, iter_chunks
 from castfs.errors import CastfsError, StoreError
+from castfs.paths import escape
 from castfs.store.depot import Depot
 from castfs.store.leases import Lease
 from castfs.store.records import Record, encode_record
@@ -61,7 +62,7 @@ class WriteSession:
             path.mkdir(mode=0o700)
             stack.callback(shutil.rmtree, path, ignore_errors=True)
             self.params = StagingParams(
-                depot=str(self.depot.path),
+                depot=escape(os.fsencode(self.depot.path)),
                 lease=self._lease.id,
                 needs_chmod=self._probe(path),
                 each_alone=self._each_alone,
@@ -133,6 +134,10 @@ class WriteSession:
         self._lease.beat()
         return self.staging.claim(blobs)
 
+    def has_staged(self, digest: str) -> bool:
+        """Will the commit put this content into the store?"""
+        return self.staging.is_staged(digest)
+
     def stage_file(self, source_fd: int) -> StagedFile:
         """Stage the rest of an open file; see `Staging.stage_file`."""
         self._lease.beat()
@@ -142,19 +147,31 @@ class WriteSession:
         """Stage content that is in memory."""
         return self.staging.stage_bytes(data, digest_bytes(data))
 
-    def commit_blobs(self, progress: Callable[[int], None] = lambda count: None) -> None:
-        """Put all that is staged under its final name, durably. `progress` gets batches' counts."""
+    def commit_blobs(
+        self,
+        progress: Callable[[int], None] = lambda count: None,
+        *,
+        wanted: Container[str] | None = None,
+    ) -> None:
+        """Put what is staged (of it, what is `wanted`) under its final name, durably.
+
+        What was staged from a file that then changed is not wanted. `progress` gets the counts of
+        batches.
+        """
         with store_errors(self.depot.path):
+            self._lease.check()
             self._sync()
             # By path: a btrfs directory that was opened earlier lists what was in it then (kernel
             # 6.5, commit 9b378f6ad48c), so through dir_fd nothing would be committed.
             shards = [name for name in sorted(os.listdir(self.staging.path)) if len(name) == 2]
             blobs = self.depot.blobs
             for shard in shards:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(shard, dir_fd=blobs.dir_fd)
-                    os.chmod(shard, self.depot.dir_mode, dir_fd=blobs.dir_fd)
-                names = [Digest(name) for name in os.listdir(self.staging.path / shard)]
+                atomic.ensure_dir(blobs.path / shard, self.depot.dir_mode, durable=False)
+                names = [
+                    Digest(name)
+                    for name in os.listdir(self.staging.path / shard)
+                    if wanted is None or name in wanted
+                ]
                 for start in range(0, len(names), LOCK_BATCH):
                     batch = names[start : start + LOCK_BATCH]
                     self._commit_batch(batch)
@@ -192,7 +209,7 @@ class WriteSession:
         manifest: Iterable[bytes],
         record: Record | None,
         *,
-        is_sound: Callable[[Iterable[memoryview]], bool] = any,
+        is_sound: Callable[[Iterable[memoryview]], bool],
     ) -> bool:
         """Write the manifest if the store has none of that id, then the record; release the lease.
 
@@ -210,7 +227,13 @@ class WriteSession:
                 self._lease.check()
                 temp.replace(self.depot.record_path(record.id))
                 self._lease.release()
-            atomic.fsync_dir(self.depot.snapshots_dir)
+            try:
+                atomic.fsync_dir(self.depot.snapshots_dir)
+            except BaseException:
+                # Nobody was told of it, and a power cut might take it back.
+                with contextlib.suppress(OSError, StoreError), self.depot.locks.shared():
+                    self.depot.record_path(record.id).unlink()
+                raise
         return new
 
     def _publish_manifest(

@@ -20,6 +20,7 @@ import msgspec
 from castfs import syscalls
 from castfs.digest import CHUNK_SIZE, Digest, ReadError, digest_fd, iter_chunks
 from castfs.errors import CastfsError
+from castfs.paths import unescape
 from castfs.store.depot import Depot, open_depot
 
 BLOB_MODE = 0o444
@@ -43,6 +44,7 @@ class StagedFile:
 class StagingParams(msgspec.Struct, frozen=True):
     """What another process needs to work in a session's staging area."""
 
+    #: The store's path, escaped: any bytes.
     depot: str
     lease: str
     #: Does the umask take bits of 0444 away?
@@ -74,7 +76,7 @@ class Staging:
     @classmethod
     def attach(cls, params: StagingParams) -> Staging:
         """For a reader process: the same area, by path."""
-        return cls(open_depot(Path(params.depot)), params)
+        return cls(open_depot(Path(os.fsdecode(unescape(params.depot)))), params)
 
     def close(self) -> None:
         self._cleanup.close()
@@ -111,7 +113,7 @@ class Staging:
     def _is_sound(self, digest: Digest, size: int) -> bool:
         try:
             fd = self.depot.blobs.open(digest, size)
-        except CastfsError:
+        except (CastfsError, OSError):
             return False
         try:
             return digest_fd(fd) == digest
@@ -186,18 +188,22 @@ class Staging:
             if self.params.each_alone:
                 os.fsync(fd)
             final = self._shard(digest)
-            new = not (self._is_staged(final) or self.claim_present(digest, size))
+            new = not (self.is_staged(digest) or self.claim_present(digest, size))
             if new:
                 os.rename(name, final, src_dir_fd=self._fd, dst_dir_fd=self._fd)
             else:
                 os.unlink(name, dir_fd=self._fd)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._fd)
+            raise
         finally:
             os.close(fd)
         return StagedFile(digest, size, new=new)
 
-    def _is_staged(self, name: str) -> bool:
+    def is_staged(self, digest: str) -> bool:
         try:
-            os.stat(name, dir_fd=self._fd)
+            os.stat(self.depot.blobs.name(digest), dir_fd=self._fd)
         except FileNotFoundError:
             return False
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -112,7 +113,8 @@ def test_json(castfs: Run, hostile: Path) -> None:
 def test_import(castfs: Run, tree: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     copy = other / "m.json"
-    castfs("ingest", tree, "--store", other, "-o", copy)
+    castfs("ingest", tree, "--store", other, "-o", tmp_path / "m.json")
+    shutil.copy(tmp_path / "m.json", copy)
     castfs("init")
     imported = castfs("import", "-q", copy).text.strip()
     assert castfs("cat", imported, "a.txt").text == "alpha\n"

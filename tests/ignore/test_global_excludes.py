@@ -32,3 +32,26 @@ def test_global_excludes_are_those_of_git(
     listed = subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
     assert listed == b"a.txt\0"
     assert walk(root).files == {b"a.txt"}
+
+
+def test_a_nested_clone_has_its_own(tmp_path: Path) -> None:
+    outer = init(tmp_path / "repository")
+    inner = init(outer / "inner")
+    make(outer, "k.in", "k.out")
+    make(inner, "k.in", "k.out")
+    for repository, name in ((outer, "out"), (inner, "in")):
+        (tmp_path / name).write_text(f"*.{name}\n")
+        git(repository, "config", "core.excludesFile", str(tmp_path / name))
+    assert walk(outer).files == {b"k.in", b"inner/k.out"}
+
+
+def test_the_environment_leads_to_no_other_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a hook of another repository."""
+    other, root = init(tmp_path / "other"), init(tmp_path / "repository")
+    make(root, "a.txt")
+    (tmp_path / "rules").write_text("*.txt\n")
+    git(other, "config", "core.excludesFile", str(tmp_path / "rules"))
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert walk(root).files == {b"a.txt"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import castfs
-from castfs.errors import LimitError, SourceError, StoreError
+from castfs.errors import LimitError, SourceError, TargetError
 from castfs.ignore import IgnoreOptions
 from castfs.ingest import ScanOptions
 from castfs.repository import Store
@@ -81,13 +82,27 @@ def test_what_is_recorded(source: Path, store: Store, tmp_path: Path) -> None:
 
 
 def test_a_copy_that_cannot_be_written_is_said_and_the_snapshot_stays(
+    source: Path, store: Store, small_disk: Path
+) -> None:
+    (source / "file").write_bytes(b"x")
+    with contextlib.suppress(OSError), (small_disk / "filler").open("wb") as filler:
+        while True:
+            filler.write(bytes(4096))
+            filler.flush()
+    with pytest.raises(TargetError, match=r"is stored, but .* No space left"):
+        store.ingest(source, output=small_disk / "copy.json")
+    check_store(store.path)
+    assert len(read_records(store.path)) == 1
+
+
+def test_a_place_for_the_copy_that_cannot_be_is_known_before(
     source: Path, store: Store, tmp_path: Path
 ) -> None:
     (source / "file").write_bytes(b"x")
-    with pytest.raises(StoreError, match="is stored, but"):
-        store.ingest(source, output=tmp_path / "missing" / "copy.json")
-    check_store(store.path)
-    assert len(read_records(store.path)) == 1
+    for output in (tmp_path / "missing" / "copy.json", tmp_path, store.path / "castfs.json"):
+        with pytest.raises(TargetError):
+            store.ingest(source, output=output)
+    assert read_records(store.path) == []
 
 
 @pytest.mark.parametrize(

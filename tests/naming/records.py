@@ -45,7 +45,7 @@ class Shelf:
                 version=version,
             )
         with WriteSession(self.store.depot, purpose="test") as session:
-            session.publish(manifest.id, encode_manifest(manifest), record)
+            session.publish(manifest.id, encode_manifest(manifest), record, is_sound=any)
         return manifest
 
     def meaning(self, word: str) -> tuple[int, str | None]:

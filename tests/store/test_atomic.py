@@ -23,12 +23,33 @@ def place(tmp_path: Path) -> Path:
 
 def test_a_file_is_replaced_as_a_whole(place: Path) -> None:
     (place / "file").write_bytes(b"old")
+    (place / "link").symlink_to("file")
     old = (place / "file").stat().st_ino
-    atomic.write_file(place / "file", [b"ne", b"", b"w"], mode=0o640)
+    before = os.umask(0o027)
+    try:
+        atomic.write_file(place / "link", [b"ne", b"", b"w"])
+    finally:
+        os.umask(before)
     assert (place / "file").read_bytes() == b"new"
     assert (place / "file").stat().st_mode & 0o7777 == 0o640
     assert (place / "file").stat().st_ino != old
-    assert os.listdir(place) == ["file"]
+    assert (place / "link").is_symlink()
+    assert sorted(os.listdir(place)) == ["file", "link"]
+
+
+def test_what_is_no_file_is_written_to(place: Path) -> None:
+    os.mkfifo(place / "fifo")
+    reader = os.open(place / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    os.mknod(place / "null", 0o20666, os.makedev(1, 3))
+    try:
+        for name in ("fifo", "null"):
+            atomic.write_file(place / name, [b"a", b"b"])
+        assert os.read(reader, 10) == b"ab"
+    finally:
+        os.close(reader)
+    assert (place / "fifo").is_fifo()
+    assert (place / "null").is_char_device()
+    assert sorted(os.listdir(place)) == ["fifo", "null"]
 
 
 def test_an_error_in_the_middle_leaves_what_was(place: Path) -> None:
@@ -39,12 +60,12 @@ def test_an_error_in_the_middle_leaves_what_was(place: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        atomic.write_file(place / "file", chunks(), mode=0o644)
+        atomic.write_file(place / "file", chunks())
     assert (place / "file").read_bytes() == b"old"
     assert os.listdir(place) == ["file"]
 
 
-@pytest.mark.parametrize("call", ["fsync", "fchmod"])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_failing_system_call_leaves_what_was(
     place: Path, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,22 +75,15 @@ def test_a_failing_system_call_leaves_what_was(
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
         with pytest.raises(OSError, match="Input/output error"):
-            atomic.write_file(place / "file", [b"new"], mode=0o644)
+            atomic.write_file(place / "file", [b"new"])
     assert os.listdir(place) == []
 
 
 def test_a_target_that_is_a_directory(place: Path) -> None:
     (place / "dir").mkdir()
     with pytest.raises(IsADirectoryError):
-        atomic.write_file(place / "dir", [b"x"], mode=0o644)
+        atomic.write_file(place / "dir", [b"x"])
     assert os.listdir(place) == ["dir"]
-
-
-def test_the_temporary_file_may_lie_elsewhere(place: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    atomic.write_file(place / "file", [b"x"], mode=0o444, temp_dir=other)
-    assert (os.listdir(place), os.listdir(other)) == (["file"], [])
 
 
 @pytest.mark.parametrize("umask", [0, 0o077])
@@ -78,9 +92,12 @@ def test_directories_have_the_mode_that_was_asked_for(place: Path, umask: int) -
     try:
         atomic.ensure_dir(place / "new", 0o2750)
         atomic.ensure_dir(place / "new", 0o700)
+        (place / "half made").mkdir()
+        atomic.ensure_dir(place / "half made", 0o2770)
     finally:
         os.umask(before)
     assert (place / "new").stat().st_mode & 0o7777 == 0o2750
+    assert (place / "half made").stat().st_mode & 0o2770 == 0o2770
 
 
 def test_what_the_kernel_says_of_itself_and_its_filesystems(tmp_path: Path) -> None:
