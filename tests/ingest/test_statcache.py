@@ -341,10 +341,18 @@ def odd_rows_of_the_right_length(path: Path) -> None:
         connection.execute("UPDATE directory SET files = ?", ("t" * 64,))
 
 
+def rows_that_are_no_text(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE directory SET files = CAST(files AS TEXT)")
+
+
 @pytest.mark.parametrize(
     "harm",
-    [corrupt, damage_pages, of_another_version, truncated, odd_rows, odd_rows_of_the_right_length],
-)
+    [
+        corrupt, damage_pages, of_another_version, truncated, odd_rows,
+        odd_rows_of_the_right_length, rows_that_are_no_text,
+    ],
+)  # fmt: skip
 def test_a_damaged_cache_is_an_empty_one_and_made_anew(
     tree: Path, take: Take, ingest: Ingest, later: None, harm: Callable[[Path], None]
 ) -> None:
