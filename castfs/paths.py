@@ -6,6 +6,7 @@ names that are not UTF-8 are escaped; the escape is injective and reversible.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import NewType
 
@@ -82,6 +83,11 @@ def parse_relpath(raw: bytes) -> RelPath:
         except ValueError as exc:
             raise ValueError(f"{exc} in '{shown(raw)}'" if len(parts) > 1 else str(exc)) from None
     return RelPath(raw)
+
+
+def normalize(path: str | bytes) -> bytes:
+    """A path in a snapshot as somebody types it: `/a//./b/` is a/b, and `.` the root."""
+    return b"/".join(part for part in os.fsencode(path).split(b"/") if part not in (b"", b"."))
 
 
 def join(parent: bytes, name: bytes) -> RelPath:

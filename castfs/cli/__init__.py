@@ -20,6 +20,13 @@ __all__ = ["main", "program"]
 def program() -> NoReturn:
     """`main` as a process. It ends at once: whoever needs cleaning up is a context manager and has
     been left, and taking a million objects apart one by one lasts a second."""
+    for fd in range(3):
+        # A descriptor that is closed here would be the next file that is opened, and what is
+        # written to stderr would land in it.
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     code = main()
     for stream in (sys.stdout, sys.stderr):
         # None where the descriptor was closed. An error has been reported, or nobody could read it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,11 @@ import click
 from castfs.cli import output
 from castfs.cli.invocation import Invocation, verb
 from castfs.cli.snapshot_word import snapshot_argument
-from castfs.digest import CHUNK_SIZE
-from castfs.errors import BlobError, NotFoundError
+from castfs.cli.words import ENTRY
+from castfs.errors import NotFoundError
 from castfs.manifest import File
 from castfs.paths import display
+from castfs.store.reading import iter_blob
 
 if TYPE_CHECKING:
     from castfs.repository import Snapshot
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @verb("cat")
 @snapshot_argument()
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=ENTRY)
 def command(invocation: Invocation, *, snapshot: str, paths: tuple[str, ...]) -> None:
     """Print files of SNAPSHOT, one after another, as they are.
 
@@ -51,16 +51,6 @@ def find_file(snapshot: Snapshot, path: str) -> File:
 
 
 def copy_file(snapshot: Snapshot, path: str, file: File) -> None:
-    state = hashlib.sha256()
-    with snapshot.open(path) as stream:
-        while chunk := stream.read(CHUNK_SIZE):
-            state.update(chunk)
-            output.write_bytes(chunk)
-    if state.hexdigest() != file.sha256:
-        output.flush()
-        raise BlobError(
-            f"what was printed of {display(os.fsencode(path))} is damaged: "
-            f"its content is not blob {file.sha256}",
-            digest=file.sha256,
-            hint="ingest the same file again with --check-existing to heal it",
-        )
+    """A damaged file is an error: a small one before any of it is printed, a large one after."""
+    for chunk in iter_blob(snapshot.blobs, os.fsencode(path), file.digest, file.size_bytes):
+        output.write_bytes(chunk)

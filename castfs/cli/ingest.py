@@ -14,7 +14,7 @@ from castfs.cli.invocation import Invocation, json_option, refuse_both, verb
 from castfs.cli.progress import progress_bar
 from castfs.cli.units import format_count, format_duration, format_size
 from castfs.cli.words import KEY_VALUE, NAME, PATH, SIZE, TEXT
-from castfs.errors import UsageError
+from castfs.errors import TargetError, UsageError
 from castfs.paths import display
 
 if TYPE_CHECKING:
@@ -111,6 +111,10 @@ def command(
     refuse_both(as_json, quiet)
     if reproducible and (owner or xattrs):
         raise click.UsageError("--reproducible records no --owner and no --xattrs")
+    if no_ignore and gitignore:
+        raise click.UsageError("--no-ignore looks at no rule files, so not at --gitignore's either")
+    if (include or exclude or ignore_files) and source.is_file():
+        raise click.UsageError("--include, --exclude and --ignore-file are for directories")
     metadata = parse_metadata(meta)
     from castfs.ignore import IgnoreOptions
     from castfs.ingest.options import ScanOptions
@@ -147,12 +151,18 @@ def command(
             message=message,
             progress=progress,
         )
-    if as_json:
-        print_document(result)
-    elif quiet:
-        output.line(result.id)
-    else:
-        output.lines(summarize(result))
+    try:
+        if as_json:
+            print_document(result)
+        elif quiet:
+            output.line(result.id)
+        else:
+            output.lines(summarize(result))
+        output.flush()
+    except TargetError as exc:
+        raise TargetError(
+            f"snapshot {result.id} is recorded, but {exc.message}", hint=exc.hint
+        ) from exc
     if result.skipped:
         if not as_json:
             note_skipped(result.skipped, result.id)

@@ -14,8 +14,9 @@ from castfs.cli import output
 from castfs.cli.documents import plain, print_document
 from castfs.cli.invocation import Invocation, json_option, verb
 from castfs.cli.snapshot_word import snapshot_argument
+from castfs.cli.words import ENTRY
 from castfs.manifest import Directory, Entry, File, Symlink, Tree
-from castfs.paths import RelPath, split
+from castfs.paths import RelPath, normalize, split
 
 _KINDS: dict[type, str] = {File: "file", Directory: "directory", Symlink: "symlink"}
 _TYPE_BITS = {File: stat.S_IFREG, Directory: stat.S_IFDIR, Symlink: stat.S_IFLNK}
@@ -25,7 +26,7 @@ Listed = tuple[RelPath, Entry]
 
 @verb("ls")
 @snapshot_argument()
-@click.argument("path", default="")
+@click.argument("path", default=".", type=ENTRY)
 @click.option("-l", "--long", is_flag=True, help="With mode, links, owner, size, time and target.")
 @click.option("-R", "--recursive", is_flag=True, help="Everything below, as paths from the root.")
 @click.option("-0", "null", is_flag=True, help="End each name with NUL instead of a line feed.")
@@ -71,14 +72,6 @@ def command(
         for name, _ in listed:
             shown = relative(name, hidden)
             output.write_bytes((shown if null else output.shown_name(shown)) + end)
-
-
-def normalize(path: str) -> bytes:
-    """As Snapshot.get reads it."""
-    import os
-
-    raw = os.fsencode(path).strip(b"/")
-    return b"" if raw == b"." else raw
 
 
 def iter_below(tree: Tree, start: bytes, *, recursive: bool) -> Iterator[Listed]:

@@ -140,6 +140,8 @@ def report_usage(exc: click.ClickException) -> int:
 
 
 def describe_os_error(exc: OSError) -> str:
+    if isinstance(exc, FileNotFoundError) and exc.filename is None and not _has_cwd():
+        return "the current directory is gone; cd to one that is there"
     if exc.errno is None:
         return str(exc) or type(exc).__name__
     reason = os.strerror(exc.errno)
@@ -147,6 +149,14 @@ def describe_os_error(exc: OSError) -> str:
         return reason
     name = exc.filename if isinstance(exc.filename, bytes) else str(exc.filename)
     return f"{display(os.fsencode(name))}: {reason}"
+
+
+def _has_cwd() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def complain(text: str) -> None:

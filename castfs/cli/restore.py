@@ -14,7 +14,7 @@ from castfs.cli.invocation import Invocation, json_option, verb
 from castfs.cli.progress import progress_bar
 from castfs.cli.snapshot_word import snapshot_argument
 from castfs.cli.units import format_count, format_size
-from castfs.cli.words import PATH
+from castfs.cli.words import ENTRY, PATH
 from castfs.paths import display
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _SKIPPED_SHOWN = 20
 @verb("restore")
 @snapshot_argument()
 @click.argument("target", metavar="DIR", type=PATH)
-@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@click.argument("paths", metavar="[PATH...]", nargs=-1, type=ENTRY)
 @click.option(
     "--if-exists",
     type=click.Choice(["fail", "skip", "replace"]),

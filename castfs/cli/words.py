@@ -34,6 +34,17 @@ class PathWord(click.ParamType[Path]):
         return [CompletionItem(incomplete, type="file")]
 
 
+class EntryWord(click.ParamType[str]):
+    """A path in a snapshot. An empty one is refused, too: it would mean all of it."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value:
+            self.fail("the path is empty (`.` is the root)", param, ctx)
+        return str(value)
+
+
 class TextWord(click.ParamType[str]):
     """Text that a record can hold: UTF-8."""
 
@@ -101,6 +112,7 @@ def parse_size(text: str) -> int | None:
 
 
 PATH = PathWord()
+ENTRY = EntryWord()
 TEXT = TextWord()
 NAME = NameWord()
 KEY_VALUE = KeyValueWord()

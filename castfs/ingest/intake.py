@@ -77,7 +77,6 @@ class Intake:
         self._started_ns = time.time_ns()
         #: [files, bytes]
         self.added = [0, 0]
-        self.deduplicated = [0, 0]
         self.unchanged = 0
 
     def add_known(
@@ -94,8 +93,6 @@ class Intake:
     def count_unchanged(self, count: int, size: int) -> None:
         """Files that were recorded without being read; negative to take them back."""
         self.unchanged += count
-        self.deduplicated[0] += count
-        self.deduplicated[1] += size
         if count > 0:
             self._progress.advance(count, size)
 
@@ -181,9 +178,9 @@ class Intake:
 
     def _record(self, path: bytes, row: DirKey, file: TakenFile) -> None:
         self._tree.add_file(path, file, Digest(file.sha256), file.xattrs)
-        total = self.added if file.new else self.deduplicated
-        total[0] += 1
-        total[1] += file.st_size
+        if file.new:
+            self.added[0] += 1
+            self.added[1] += file.st_size
         if row is not NO_ROW:
             self._rows.setdefault(row, bytearray()).extend(pack(file, file.sha256))
 

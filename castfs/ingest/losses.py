@@ -95,7 +95,9 @@ class Losses:
             raise SourceError(
                 f"everything in {display(source)} is ignored, most of it by {rule.pattern} "
                 f"({rule.origin})",
-                hint="change the rule, or take everything with --no-ignore",
+                hint="change that option"
+                if rule.origin.startswith("--")
+                else "change the rule, or take everything with --no-ignore",
             )
 
 

@@ -38,12 +38,15 @@ def serve(sock: socket.socket) -> None:
     """Answer jobs until the other side closes."""
     decoder = msgspec.msgpack.Decoder(Job)
     setup = msgspec.msgpack.decode(receive(sock)[0], type=Setup)
-    sink: Sink = StoreSink(Staging.attach(setup.staging)) if setup.staging else HashSink()
+    sink: Sink | None = None if setup.staging else HashSink()
     while True:
         data, dir_fd = receive(sock, with_fd=True)
-        if dir_fd is None:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         try:
+            if dir_fd is None:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            if sink is None and setup.staging:
+                sink = StoreSink(Staging.attach(setup.staging))
+            assert sink is not None
             job = decoder.decode(data)
             answer = Answer(read_names(dir_fd, job.names, sink, xattrs=setup.xattrs))
         except OSError as exc:
@@ -51,12 +54,15 @@ def serve(sock: socket.socket) -> None:
         except CastfsError as exc:
             answer = Answer([], Failure(0, exc.message, exc.hint))
         finally:
-            os.close(dir_fd)
+            if dir_fd is not None:
+                os.close(dir_fd)
         send(sock, answer)
 
 
 def main() -> None:
     """`argv[1]` is the number of the inherited socket."""
-    sock = socket.socket(fileno=int(sys.argv[1]))
-    with contextlib.suppress(EOFError, ConnectionError):
+    with (
+        socket.socket(fileno=int(sys.argv[1])) as sock,
+        contextlib.suppress(EOFError, ConnectionError),
+    ):
         serve(sock)

@@ -76,6 +76,7 @@ class TakenFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
 def take_file(dir_fd: int, name: bytes, sink: Sink, *, xattrs: bool) -> TakenFile:
     """Read `name` in directory `dir_fd` into `sink`. Unreadable says why not; OSError is the
     store's."""
+    settled = False
     for _ in range(_TRIES):
         try:
             fd = os.open(name, _FLAGS, dir_fd=dir_fd)
@@ -112,6 +113,9 @@ def take_file(dir_fd: int, name: bytes, sink: Sink, *, xattrs: bool) -> TakenFil
                 staged.new,
                 attributes,
             )
+        settled = before.st_size == after.st_size and before.st_ctime_ns == after.st_ctime_ns
+    if settled:
+        raise Unreadable("holds more or less than its size says, as files of /proc and /sys do")
     raise Unreadable(f"changed while it was read, {_TRIES} times")
 
 

@@ -82,8 +82,9 @@ def scan(
         manifest=manifest,
         added_count=intake.added[0],
         added_bytes=intake.added[1],
-        deduplicated_count=intake.deduplicated[0],
-        deduplicated_bytes=intake.deduplicated[1],
+        # The other names of hard-linked files among them, which the intake never sees.
+        deduplicated_count=len(manifest.tree.files) - intake.added[0],
+        deduplicated_bytes=manifest.tree.total_size_bytes - intake.added[1],
         unchanged_count=intake.unchanged,
         ignored=losses.ignored(),
         skipped=tuple(sorted(losses.skipped, key=lambda entry: entry.path)),

@@ -22,6 +22,7 @@ from castfs.mount.mountinfo import find_mount
 from castfs.mount.preflight import (
     check_blob_dir,
     check_device,
+    check_free,
     check_privileges,
     prepare_mountpoint,
 )
@@ -61,10 +62,15 @@ def start_mount(
     request = replace(request, mountpoint=mountpoint)
     with contextlib.ExitStack() as stack:
         stack.enter_context(registry.starting(request.mountpoint))
+        check_free(request.mountpoint)
         if not foreground:
             status = _start_daemon(request, timeout)
             status = replace(status, warnings=warnings + status.warnings)
-            on_ready(status)
+            try:
+                on_ready(status)
+            except BaseException:
+                stop_process(status.pid, request)
+                raise
             return status
         from castfs.mount.serving import serve
 
@@ -137,13 +143,13 @@ def _wait_until_ready(
                 error.hint = error.hint or f"see {shown(log_path)}"
                 raise error
     except TimeoutError:
-        _stop(pid, request)
+        stop_process(pid, request)
         raise MountError(
             f"the mount was not ready after {timeout:.0f} s", hint=f"see {shown(log_path)}"
         ) from None
     except BaseException:
         # An error of the daemon's own, and it has ended; or Ctrl-C here, and it must not go on.
-        _stop(pid, request)
+        stop_process(pid, request)
         raise
     raise MountError("the mount process has died", hint=_last_line(log_path))
 
@@ -164,7 +170,7 @@ def _iter_messages(fd: int, deadline: float) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _stop(pid: int | None, request: MountRequest) -> None:
+def stop_process(pid: int | None, request: MountRequest) -> None:
     """End a mount process that nobody waits for any more, and its mount with it."""
     if pid is None:
         return

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from castfs.digest import Digest
-from castfs.errors import BlobError, ManifestError, MountError
-from castfs.manifest import Manifest, decode_manifest, encode_manifest, read_manifest_file
+from castfs.errors import ManifestError, MountError
+from castfs.manifest import decode_manifest, encode_manifest, read_manifest_file
 from castfs.mount.request import MountRequest
-from castfs.paths import RelPath, display
+from castfs.paths import display
 from castfs.store import BlobDir, Depot, Pin, open_depot, pin_foreign, pin_manifest
+from castfs.store.reading import check_present
 from castfs.tree import Presentation, compile_tree
 from castfs.view import Contents, SnapshotView
 
@@ -49,7 +50,9 @@ def _load(request: MountRequest, stack: contextlib.ExitStack) -> Loaded:
         if depot is not None:
             chunks = list(encode_manifest(manifest))
             pin = stack.enter_context(pin_foreign(depot, chunks, purpose=_purpose(request)))
-        _check_blobs(manifest, blobs)
+        # Nobody promised that the store has them: they may have been collected before the pin.
+        files = manifest.tree.files
+        check_present(blobs, ((p, f.digest, f.size_bytes) for p, f in files.items()))
     elif depot is not None:
         pin = stack.enter_context(_pin_own(depot, request))
         manifest = decode_manifest(depot.read_manifest(Digest(request.manifest_id)))
@@ -87,26 +90,6 @@ def _presentation(request: MountRequest) -> Presentation:
         gid=options.gid,
         umask=options.umask,
     )
-
-
-def _check_blobs(manifest: Manifest, blobs: BlobDir) -> None:
-    """Nobody promised that the store has them: they may have been collected before the pin."""
-    wrong: dict[str, RelPath] = {}
-    sizes: dict[str, int | None] = {}
-    for path, file in manifest.tree.files.items():
-        if file.sha256 not in sizes:
-            sizes[file.sha256] = blobs.size(file.sha256)
-        if sizes[file.sha256] != file.size_bytes:
-            wrong.setdefault(file.sha256, path)
-    if wrong:
-        digest, path = next(iter(wrong.items()))
-        count = f"{len(wrong)} of {len(sizes)} blobs are" if len(wrong) > 1 else "a blob is"
-        raise BlobError(
-            f"{count} missing from {blobs.path} or of the wrong size, "
-            f"such as {digest} of {display(path)}",
-            digest=digest,
-            hint="give the store that has them with --store, or import them first",
-        )
 
 
 @contextlib.contextmanager

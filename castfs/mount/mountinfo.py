@@ -38,36 +38,29 @@ class Mounted:
     @property
     def owner(self) -> int | None:
         """Who made a FUSE mount."""
-        match = re.search(r"(?:^|,)user_id=(\d+)", self.super_options)
+        return self._number("user_id")
+
+    @property
+    def group(self) -> int | None:
+        """The group of whoever made a FUSE mount."""
+        return self._number("group_id")
+
+    def _number(self, option: str) -> int | None:
+        match = re.search(rf"(?:^|,){option}=(\d+)", self.super_options)
         return int(match[1]) if match else None
 
 
 def read_mounts() -> list[Mounted]:
     """Every mount of this process's namespace, oldest first."""
-    return [_parse(line) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+    # Not splitlines(): the kernel escapes newlines, but no carriage returns.
+    lines = Path("/proc/self/mountinfo").read_bytes().split(b"\n")
+    return [_parse(line) for line in lines if line]
 
 
 def find_mount(mountpoint: Path) -> Mounted | None:
     """What is mounted exactly there, the topmost of several. `mountpoint` has no symlinks."""
     found = [mount for mount in read_mounts() if mount.mountpoint == mountpoint]
     return found[-1] if found else None
-
-
-def resolve_mountpoint(path: Path) -> Path:
-    """`path` without symlinks, found without asking anything of what is mounted there.
-
-    The last component is only asked whether it is a symlink: that works on a mount that is dead,
-    and does not wait for one that hangs.
-    """
-    for _ in range(40):  # as many as the kernel follows (MAXSYMLINKS of linux/namei.h)
-        path = Path(os.path.realpath(path.parent)) / path.name if path.name != ".." else path
-        if path.name in ("", ".."):
-            return Path(os.path.realpath(path))
-        try:
-            path = path.parent / os.readlink(path)
-        except OSError:
-            return path
-    return path
 
 
 def _unescape(field: bytes) -> str:

@@ -10,10 +10,11 @@ import stat
 from pathlib import Path
 
 from castfs.errors import MountError, StoreError
-from castfs.mount.mountinfo import Mounted, find_mount, resolve_mountpoint
+from castfs.mount.mountinfo import Mounted, find_mount
 from castfs.mount.options import MountOptions
 from castfs.mount.probing import ANSWER_SECONDS, is_dead, probe_one
 from castfs.mount.request import MountRequest
+from castfs.mount.resolving import resolve_mountpoint
 from castfs.mount.unmounting import detach_dead
 from castfs.mount.wording import quoted, shown
 
@@ -88,16 +89,23 @@ def prepare_mountpoint(request: MountRequest, *, euid: int) -> tuple[Path, tuple
         )
     if is_dead(answer):
         warnings = (_remove_dead(path, mounted),)
-    elif mounted is not None and mounted.is_castfs:
-        raise MountError(
-            f"{mounted.source} is already mounted at {shown(path)}",
-            hint=f"use it, or unmount it with `castfs umount {quoted(path)}`",
-        )
+    else:
+        check_free(path)
     path = Path(os.path.realpath(path))
     _check_directory(path, euid)
     _check_apart(path, request)
     _check_empty(path)
     return path, warnings
+
+
+def check_free(path: Path) -> None:
+    """MountError if a snapshot is mounted at `path`, which has no symlinks."""
+    mounted = find_mount(path)
+    if mounted is not None and mounted.is_castfs:
+        raise MountError(
+            f"{mounted.source} is already mounted at {shown(path)}",
+            hint=f"use it, or unmount it with `castfs umount {quoted(path)}`",
+        )
 
 
 def _remove_dead(path: Path, mounted: Mounted | None) -> str:

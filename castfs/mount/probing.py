@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from castfs.mount.mountinfo import read_mounts
+
 #: How long a mount may take to answer statfs before it is called hung, in seconds. The answer
 #: comes from memory within a millisecond; the rest is for machines that are out of breath.
 ANSWER_SECONDS = 3.0
@@ -18,8 +20,13 @@ ANSWER_SECONDS = 3.0
 #: The exit status is the errno, which is at most 133 on Linux.
 _PROBE = """\
 import os, sys
+path, owner, group = sys.argv[1:]
+if owner:
+    os.setgroups([])
+    os.setresgid(int(group), int(group), int(group))
+    os.setresuid(int(owner), int(owner), int(owner))
 try:
-    os.statvfs(sys.argv[1])
+    os.statvfs(path)
 except OSError as exc:
     sys.exit(exc.errno)
 """
@@ -29,9 +36,15 @@ def probe(paths: Iterable[Path]) -> dict[Path, int | None]:
     """What statvfs says of each path: 0 or an errno; None where there was no answer in time.
 
     All are asked at once, and have ANSWER_SECONDS. A process that does not come back is left alone:
-    it ends when the mount answers or goes away.
+    it ends when the mount answers or goes away. Root asks as the user who made the mount: for
+    anybody else the kernel answers by itself, whatever has become of the mount.
     """
-    running = {path: _ask(path) for path in paths}
+    owners = {
+        mounted.mountpoint: (mounted.owner, mounted.group)
+        for mounted in read_mounts()
+        if os.geteuid() == 0 and mounted.owner and mounted.group is not None
+    }
+    running = {path: _ask(path, owners.get(path)) for path in paths}
     deadline = time.monotonic() + ANSWER_SECONDS
     return {path: _answer(process, deadline) for path, process in running.items()}
 
@@ -45,9 +58,10 @@ def is_dead(answer: int | None) -> bool:
     return answer in (errno.ENOTCONN, errno.ECONNABORTED)
 
 
-def _ask(path: Path) -> subprocess.Popen[bytes]:
+def _ask(path: Path, user: tuple[int | None, int | None] | None) -> subprocess.Popen[bytes]:
+    owner, group = user or ("", "")
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _PROBE, os.fsencode(path)],
+        [sys.executable, "-I", "-S", "-c", _PROBE, os.fsencode(path), f"{owner}", f"{group}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -53,17 +53,34 @@ def log_path(mountpoint: Path) -> Path:
 
 @contextlib.contextmanager
 def starting(mountpoint: Path) -> Iterator[None]:
-    """Hold the place while a mount is made there. MountError if somebody else is at it."""
-    fd = os.open(log_path(mountpoint), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if not _try_lock(fd):
-            raise MountError(
-                f"another snapshot is just being mounted at {shown(mountpoint)}",
-                hint="wait for it, or choose another directory",
-            )
+    """Hold the place while a mount is made there. MountError if somebody else is at it.
+
+    By the directory itself, which another user finds, too, and by the log, for filesystems whose
+    directories cannot be locked.
+    """
+    with contextlib.ExitStack() as stack:
+        for path, flags in (
+            (mountpoint, os.O_RDONLY | os.O_DIRECTORY),
+            (log_path(mountpoint), os.O_RDWR | os.O_CREAT),
+        ):
+            fd = _open(path, flags)
+            stack.callback(os.close, fd)
+            if not _try_lock(fd):
+                raise MountError(
+                    f"another snapshot is just being mounted at {shown(mountpoint)}",
+                    hint="wait for it, or choose another directory",
+                )
         yield
-    finally:
-        os.close(fd)
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise MountError(
+            f"cannot open {shown(path)}: {exc.strerror}",
+            hint=f"is {shown(directory())} yours? XDG_STATE_HOME may name another place",
+        ) from exc
 
 
 @contextlib.contextmanager
@@ -140,4 +157,7 @@ def _try_lock(fd: int, operation: int = fcntl.LOCK_EX) -> bool:
         fcntl.flock(fd, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as exc:
+        if exc.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
     return True

@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 
 from castfs import settings
 from castfs.errors import MountBusyError, NotFoundError, UsageError
-from castfs.mount.launching import start_mount
+from castfs.mount import registry
+from castfs.mount.launching import start_mount, stop_process
 from castfs.mount.request import MountRequest, MountStatus
 from castfs.mount.unmounting import unmount
 
 log = logging.getLogger("castfs.mount")
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+#: What Python ignores, and its children are not to (as subprocess's restore_signals).
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 #: siginfo_t.si_code of a signal that a terminal sent, to the command as well (sigaction(2)).
 _SI_KERNEL = 0x80
 #: What a shell returns for a command that it does not find, or cannot execute.
@@ -41,7 +44,7 @@ def run_in_mount(
     try:
         return _run(argv, status)
     finally:
-        _end(status)
+        _end(status, request)
 
 
 def _run(argv: Sequence[str], status: MountStatus) -> int:
@@ -50,9 +53,14 @@ def _run(argv: Sequence[str], status: MountStatus) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     try:
         try:
-            pid = os.posix_spawnp(argv[0], list(argv), environment, setsigmask=before)
+            pid = os.posix_spawnp(
+                argv[0], list(argv), environment, setsigmask=before, setsigdef=_IGNORED
+            )
+        except ValueError:
+            log.error("castfs: the command has no name")
+            return _NOT_FOUND
         except OSError as exc:
-            log.error("%s: %s", argv[0], exc.strerror)
+            log.error("castfs: cannot run %s: %s", argv[0], exc.strerror)
             return _NOT_FOUND if isinstance(exc, FileNotFoundError) else _NOT_EXECUTABLE
         return _wait(pid, waited)
     finally:
@@ -70,10 +78,14 @@ def _wait(pid: int, signals: set[signal.Signals]) -> int:
             os.kill(pid, info.si_signo)
 
 
-def _end(status: MountStatus) -> None:
-    # Unmounted by the command itself: fine.
-    with contextlib.suppress(NotFoundError):
-        try:
-            unmount(status.mountpoint)
-        except MountBusyError:
+def _end(status: MountStatus, request: MountRequest) -> None:
+    try:
+        unmount(status.mountpoint)
+    except MountBusyError:
+        with contextlib.suppress(NotFoundError):
             unmount(status.mountpoint, lazy=True)
+    except NotFoundError:
+        # Unmounted by the command itself, or moved with the directory that it is in: then its
+        # process knows where to.
+        if registry.is_alive(status):
+            stop_process(status.pid, request)

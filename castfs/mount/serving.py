@@ -24,9 +24,10 @@ import trio
 from castfs.errors import MountError
 from castfs.mount import registry
 from castfs.mount.loading import Loaded, loaded
-from castfs.mount.mountinfo import FILESYSTEM_TYPE, SOURCE_PREFIX, find_mount
+from castfs.mount.mountinfo import FILESYSTEM_TYPE, SOURCE_PREFIX, find_mount, read_mounts
 from castfs.mount.operations import make_operations
 from castfs.mount.request import MountRequest, MountStatus
+from castfs.mount.unmounting import detach
 from castfs.mount.wording import shown
 from castfs.store import Pin
 
@@ -44,14 +45,15 @@ MAX_TASKS = 256
 #: Doubles sequential first reads; the kernel's default for FUSE is 128 (needs root).
 READ_AHEAD_KB = 1024
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def serve(request: MountRequest, on_ready: Callable[[MountStatus], None]) -> MountStatus:
     """Mount, call `on_ready` once the mount answers, and return when the mount has ended.
 
-    It ends by SIGINT, SIGTERM, SIGHUP or an unmount from outside. Runs in the main thread, because
-    signals do. The mount point has been prepared (`preflight`). After an error nothing is mounted.
+    It ends by SIGINT, SIGTERM, SIGHUP, SIGQUIT or an unmount from outside. Runs in the main thread,
+    because signals do. The mount point has been prepared (`preflight`). After an error nothing is
+    mounted.
     """
     _raise_descriptor_limit()
     status = _describe(request)
@@ -77,10 +79,14 @@ class _Server:
         self._snapshot = snapshot
         self._on_ready = on_ready
         self._device: tuple[int, int] | None = None
+        #: Was it told to end, rather than unmounted from outside?
+        self._told = False
 
     async def run(self) -> None:
         # Signals are caught before there is a mount that they could leave behind.
-        with trio.open_signal_receiver(*_SIGNALS) as signals:
+        # What is ignored (nohup) stays so.
+        caught = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+        with trio.open_signal_receiver(*caught) as signals:
             operations = make_operations(self._snapshot.view, self._snapshot.contents)
             try:
                 _init(operations, self._request)
@@ -92,7 +98,7 @@ class _Server:
                     scope = nursery.cancel_scope
                     nursery.start_soon(self._answer_requests, scope)
                     nursery.start_soon(self._make_ready, scope)
-                    nursery.start_soon(_end_on_signal, signals, scope)
+                    nursery.start_soon(self._end_on_signal, signals, scope)
                     if self._snapshot.pin is not None:
                         nursery.start_soon(_beat, self._snapshot.pin)
             finally:
@@ -126,6 +132,14 @@ class _Server:
         if self.failure is not None:
             scope.cancel()
 
+    async def _end_on_signal(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        async for number in signals:
+            log.info("ending by signal %d", number)
+            self._told = True
+            pyfuse3.terminate()
+            await trio.sleep(GRACE_SECONDS)
+            scope.cancel()
+
     def _close(self) -> None:
         """Unmount unless that has happened: never what lies beneath, or was mounted there since."""
         mounted = find_mount(self._request.mountpoint)
@@ -135,16 +149,21 @@ class _Server:
             and mounted.manifest_id == self._request.manifest_id
             and self._device in (None, mounted.device)
         )
+        if not ours and self._told:
+            self._unmount_elsewhere()
         pyfuse3.close(unmount=ours)
         log.info("unmounted %s", shown(self._request.mountpoint))
 
+    def _unmount_elsewhere(self) -> None:
+        """The directory above the mount point may have been renamed.
 
-async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for number in signals:
-        log.info("ending by signal %d", number)
-        pyfuse3.terminate()
-        await trio.sleep(GRACE_SECONDS)
-        scope.cancel()
+        Only while the mount is there: later its device number may be another's.
+        """
+        for mounted in read_mounts():
+            same = mounted.device == self._device
+            if same and mounted.is_castfs and mounted.manifest_id == self._request.manifest_id:
+                with contextlib.suppress(MountError):
+                    detach(mounted.mountpoint, lazy=True)
 
 
 async def _beat(pin: Pin) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from castfs.errors import CastfsError, MountBusyError, MountError, NotFoundError
 from castfs.mount import registry
-from castfs.mount.mountinfo import Mounted, find_mount, read_mounts, resolve_mountpoint
+from castfs.mount.mountinfo import Mounted, find_mount, read_mounts
 from castfs.mount.probing import is_dead, probe_one
 from castfs.mount.request import MountStatus
+from castfs.mount.resolving import resolve_mountpoint
 from castfs.mount.users import describe_users
 from castfs.mount.wording import quoted, shown
 
@@ -62,12 +63,12 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> Unmounted:
     alive = bool(status and entry and entry[1])
     with _process_of(status) as process:
         try:
-            _detach(path, lazy=lazy)
+            detach(path, lazy=lazy)
         except MountBusyError:
             if alive or not is_dead(probe_one(path)):
                 raise _busy(path, mounted) from None
             # Its process has gone: whoever still uses it gets nothing but errors anyway.
-            _detach(path, lazy=True)
+            detach(path, lazy=True)
         seconds = 0 if lazy else EXIT_SECONDS
         still = alive and status is not None and not _wait_for_end(status, process, seconds)
     return Unmounted(
@@ -96,7 +97,7 @@ def unmount_all(*, lazy: bool = False) -> tuple[list[Unmounted], list[CastfsErro
 
 def detach_dead(mountpoint: Path) -> None:
     """Remove a mount whose process has gone, whoever still has a file of it open."""
-    _detach(mountpoint, lazy=True)
+    detach(mountpoint, lazy=True)
 
 
 def _busy(path: Path, mounted: Mounted) -> MountBusyError:
@@ -107,7 +108,8 @@ def _busy(path: Path, mounted: Mounted) -> MountBusyError:
     )
 
 
-def _detach(path: Path, *, lazy: bool) -> None:
+def detach(path: Path, *, lazy: bool) -> None:
+    """Take a mount away, whoever serves it. MountBusyError, MountError."""
     if os.geteuid() == 0:
         _umount2(path, lazy=lazy)
     else:

@@ -81,7 +81,8 @@ class _Matcher:
 def compute_stats(depot: Depot) -> StoreStats:
     counts = Counter[str]()
     logical = 0
-    for record in depot.iter_records():
+    damaged: list[DamageError] = []
+    for record in depot.iter_records(damaged):
         counts["snapshots"] += 1
         logical += record.total_size_bytes
     for manifest_id in depot.iter_manifest_ids():
@@ -92,7 +93,7 @@ def compute_stats(depot: Depot) -> StoreStats:
         counts["blob bytes"] += status.st_size
     return StoreStats(
         store=depot.path,
-        snapshot_count=counts["snapshots"],
+        snapshot_count=counts["snapshots"] + len(damaged),
         manifest_count=counts["manifests"],
         manifest_bytes=counts["manifest bytes"],
         blob_count=counts["blobs"],

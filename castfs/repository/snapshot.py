@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from castfs.digest import Digest
 from castfs.errors import NotFoundError, TargetError
 from castfs.manifest import Entry, File, Manifest, encode_manifest
-from castfs.paths import RelPath, display
+from castfs.paths import RelPath, display, normalize
 from castfs.progress import SILENT, Progress
 from castfs.store import BlobDir, Depot, Record, pin_foreign, pin_manifest
 from castfs.store.reading import open_blob
@@ -55,8 +55,8 @@ class Snapshot:
 
     def get(self, path: str | bytes) -> Entry:
         """The entry at `path` ("" is the root). NotFoundError."""
-        raw = os.fsencode(path).strip(b"/")
-        entry = self.manifest.tree.get(raw if raw != b"." else b"")
+        raw = normalize(path)
+        entry = self.manifest.tree.get(raw)
         if entry is None:
             raise NotFoundError(f"{display(raw)} is not in snapshot {self.id}")
         return entry
@@ -115,7 +115,7 @@ class Snapshot:
                 self.blobs,
                 Path(target),
                 paths=[
-                    os.fsencode(path).strip(b"/")
+                    os.fsencode(path)
                     for path in ([paths] if isinstance(paths, str | bytes) else paths)
                 ],
                 if_exists=if_exists,

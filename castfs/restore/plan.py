@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from castfs.digest import Digest
 from castfs.errors import NotFoundError
 from castfs.manifest import File, Symlink, Tree
-from castfs.paths import RelPath, display
+from castfs.paths import RelPath, display, normalize
 
 
 def walk_order(path: bytes) -> bytes:
@@ -50,7 +50,7 @@ class Plan:
 
 def make_plan(tree: Tree, paths: Sequence[bytes]) -> Plan:
     """`paths` and all below them; the whole tree if there are none. NotFoundError."""
-    wanted = {_normalise(path) for path in paths}
+    wanted = {normalize(path) for path in paths}
     if not wanted or b"" in wanted:
         dirs: Iterable[RelPath] = tree.dirs
         leaves: Iterable[RelPath] = (*tree.files, *tree.symlinks)
@@ -66,10 +66,6 @@ def make_plan(tree: Tree, paths: Sequence[bytes]) -> Plan:
     dirs = [path for path in tree.dirs if path in chosen or path in passed]
     leaves = [path for path in (*tree.files, *tree.symlinks) if path in chosen]
     return Plan(tree, sorted(dirs, key=walk_order), _by_parent(leaves), passed)
-
-
-def _normalise(path: bytes) -> bytes:
-    return b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
 
 
 def _parents(path: bytes) -> Iterator[bytes]:

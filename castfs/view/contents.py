@@ -22,8 +22,9 @@ from castfs.view.snapshot import SnapshotView
 
 log = logging.getLogger("castfs.view")
 
-#: What identifies the bytes behind a descriptor: a blob is only ever replaced by rename.
-_Identity = tuple[int, int]
+#: What identifies the bytes behind a descriptor: device, inode, mtime, ctime. A blob is only ever
+#: replaced by rename, but whoever heals one by hand may write into it.
+_Identity = tuple[int, int, int, int]
 
 #: Not the blob's fault, and over as soon as somebody closes a file.
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
@@ -164,7 +165,7 @@ class Contents:
     def _is_good(self, file: OpenFile) -> bool:
         """Hash a blob the first time that it is asked for; others who want it wait meanwhile."""
         status = os.fstat(file.fd)
-        identity = (status.st_dev, status.st_ino)
+        identity = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         with self._guard:
             while identity in self._hashing:
                 self._guard.wait()

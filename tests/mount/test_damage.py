@@ -130,9 +130,11 @@ def _flip(blob: Path) -> None:
 
 
 @pytest.mark.semantics("M42")
-@pytest.mark.parametrize("options", ["", "verify"])
+@pytest.mark.parametrize(
+    ("options", "in_place"), [("", False), ("verify", False), ("verify", True)]
+)
 def test_a_healed_blob_is_seen_when_the_file_is_opened(
-    mounter: Mounter, snapshot: Snapshot, options: str
+    mounter: Mounter, snapshot: Snapshot, options: str, in_place: bool
 ) -> None:
     mounter.start(snapshot, options)
     blob = snapshot.blob(BAD)
@@ -144,7 +146,11 @@ def test_a_healed_blob_is_seen_when_the_file_is_opened(
     assert_eio(path)
     healed = blob.with_name("healed")
     healed.write_bytes(CONTENT)
-    healed.rename(blob)
+    if in_place:
+        blob.chmod(0o644)
+        blob.write_bytes(healed.read_bytes())
+    else:
+        healed.rename(blob)
     assert path.read_bytes() == CONTENT
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from castfs import settings
 from castfs.errors import MountBusyError, MountError, NotFoundError
-from castfs.mount import start_mount, unmount, unmount_all
+from castfs.mount import run_in_mount, start_mount, unmount, unmount_all
 from castfs.mount.mountinfo import find_mount
 from tests.mount.conftest import PATIENCE, Mounter, run, wait_for_exit, wait_until
 from tests.mount.snapshots import Snapshot
@@ -232,6 +232,98 @@ def test_a_stopped_mount_is_hung(
     assert ended.served
     os.kill(mounter.pids[0], signal.SIGCONT)
     assert wait_for_exit(mounter.pids[0])
+
+
+@pytest.mark.semantics("L14")
+@pytest.mark.timeout(60)
+def test_a_path_through_a_hung_mount(
+    mounter: Mounter, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for what is below waits in a state that SIGKILL does not end."""
+    monkeypatch.setattr("castfs.mount.probing.ANSWER_SECONDS", 0.5)
+    mounter.start(snapshot)
+    (mounter.base / "way").symlink_to(mounter.mountpoint)
+    os.kill(mounter.pids[0], signal.SIGSTOP)
+    for path in (mounter.mountpoint / "file", mounter.base / "way" / "a" / "b"):
+        with pytest.raises(MountError, match="leads through, does not answer"):
+            start_mount(snapshot.request(path))
+        with pytest.raises(MountError, match="leads through, does not answer"):
+            unmount(path)
+    os.kill(mounter.pids[0], signal.SIGKILL)
+    assert wait_for_exit(mounter.pids[0])
+    with pytest.raises(MountError, match="has died"):
+        start_mount(snapshot.request(mounter.mountpoint / "file"))
+
+
+def test_a_stranger_with_an_odd_name(mounter: Mounter, snapshot: Snapshot) -> None:
+    """The kernel escapes newlines in its table, but no carriage returns."""
+    odd = mounter.base / "cr\rx\x0b\x0c\x1c\x85"
+    odd.mkdir()
+    run("mount", "-t", "tmpfs", "none", odd)
+    try:
+        mounter.start(snapshot)
+        assert [status.state for status in mounter.listed()] == ["ok"]
+        unmount(mounter.mountpoint)
+    finally:
+        run("umount", "-l", odd)
+    mounter.start(snapshot, at=odd)
+    assert [status.mountpoint for status in mounter.listed()] == [odd]
+    unmount(odd)
+
+
+@pytest.mark.parametrize("how", ["signal", "command"])
+def test_the_directory_above_is_renamed(mounter: Mounter, snapshot: Snapshot, how: str) -> None:
+    above = mounter.base / "above"
+    place = above / "mnt"
+    place.mkdir(parents=True)
+    moved = above.with_name("moved")
+    if how == "signal":
+        mounter.start(snapshot, at=place)
+        above.rename(moved)
+        os.kill(mounter.pids[0], signal.SIGTERM)
+        assert wait_for_exit(mounter.pids[0])
+    else:
+        code = run_in_mount(snapshot.request(place), ["mv", str(above), str(moved)])
+        assert code == 0
+    assert mounter.mounts() == []
+    assert os.listdir(moved / "mnt") == []
+    assert leases(snapshot) == []
+
+
+def test_nothing_is_left_if_it_cannot_be_told(mounter: Mounter, snapshot: Snapshot) -> None:
+    def fail(status: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        start_mount(snapshot.request(mounter.mountpoint), on_ready=fail)
+    assert mounter.mounts() == []
+    assert leases(snapshot) == []
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_hangup_that_is_ignored(mounter: Mounter, snapshot: Snapshot, ignored: bool) -> None:
+    """As under nohup."""
+    script = f"""
+import signal, sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+signal.signal(signal.SIGHUP, signal.SIG_IGN if {ignored} else signal.SIG_DFL)
+from castfs.mount import start_mount
+from castfs.mount.request import MountRequest
+request = MountRequest.decode(bytes.fromhex(sys.argv[1]))
+start_mount(request, foreground=True, on_ready=lambda _: print("ready", flush=True))
+"""
+    request = snapshot.request(mounter.mountpoint).encode().hex()
+    with subprocess.Popen(
+        [sys.executable, "-c", script, request], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGHUP)
+        if ignored:
+            assert (mounter.mountpoint / "file").read_bytes() == b"content"
+            process.send_signal(signal.SIGQUIT)
+        assert process.wait(PATIENCE) == 0
+    assert mounter.mounts() == []
 
 
 BUSY = {

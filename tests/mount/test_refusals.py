@@ -165,7 +165,7 @@ def test_a_missing_blob_of_a_manifest_file(mounter: Mounter, snapshot: Snapshot)
     with pytest.raises(BlobError) as caught:
         start_mount(request)
     assert caught.value.digest == blob.name
-    refuse(request, BlobError, f"a blob is missing from .* such as {blob.name} of file; give ")
+    refuse(request, BlobError, rf"the blob of file in .* is missing \({blob.name}\); ")
 
 
 def test_a_replaced_manifest_file(mounter: Mounter, snapshot: Snapshot) -> None:

@@ -11,7 +11,7 @@ import pytest
 from castfs import settings
 from castfs.errors import MountError
 from castfs.mount import MountOptions, MountRequest, MountStatus, mountinfo, registry
-from castfs.mount.mountinfo import resolve_mountpoint
+from castfs.mount.resolving import resolve_mountpoint
 
 ODD = Path("/tmp/\udcff new\nline")
 
@@ -82,14 +82,33 @@ def test_what_is_no_entry_is_passed_over(content: bytes) -> None:
     registry.remove_dead_entries(set())
 
 
-def test_one_mount_at_a_time_is_made_in_one_place() -> None:
+def test_one_mount_at_a_time_is_made_in_one_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is at it, wherever the logs are."""
+    odd, elsewhere = tmp_path / ODD.name, tmp_path / "elsewhere"
+    for path in (odd, elsewhere):
+        path.mkdir()
     registry.ensure_directory()
-    with registry.starting(ODD):
-        with pytest.raises(MountError, match="just being mounted"), registry.starting(ODD):
+    with registry.starting(odd):
+        with pytest.raises(MountError, match="just being mounted"), registry.starting(odd):
             pass
-        with registry.starting(Path("/elsewhere")):
+        with registry.starting(elsewhere):
             pass
-    with registry.starting(ODD):
+        monkeypatch.setattr(settings, "state_dir", lambda: tmp_path / "of another user")
+        registry.ensure_directory()
+        with pytest.raises(MountError, match="just being mounted"), registry.starting(odd):
+            pass
+    with registry.starting(odd):
+        pass
+
+
+def test_a_log_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "state_dir", lambda: tmp_path / "missing")
+    with (
+        pytest.raises(MountError, match=r"No such file.*XDG_STATE_HOME"),
+        registry.starting(tmp_path),
+    ):
         pass
 
 

@@ -62,14 +62,29 @@ def test_its_exit_status(mounter: Mounter, snapshot: Snapshot, script: str, stat
     assert finish(mounter, start(mounter, snapshot, "sh", "-c", script)) == (status, "", "")
 
 
+def test_it_has_the_signals_of_a_shell(mounter: Mounter, snapshot: Snapshot) -> None:
+    """Python ignores SIGPIPE; without it `yes | head` ends with a complaint."""
+    result = finish(mounter, start(mounter, snapshot, "grep", "SigIgn", "/proc/self/status"))
+    assert (result[0], result[2]) == (0, "")
+    ignored = int(result[1].split()[1], 16)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        assert not ignored & 1 << (number - 1)
+
+
+def test_a_command_without_a_name(mounter: Mounter, snapshot: Snapshot) -> None:
+    result = finish(mounter, start(mounter, snapshot, ""))
+    assert result[0] == 127
+    assert result[2].startswith("castfs: ")
+
+
 def test_not_found(mounter: Mounter, snapshot: Snapshot) -> None:
     result = finish(mounter, start(mounter, snapshot, "no-such-command"))
-    assert result == (127, "", "no-such-command: No such file or directory\n")
+    assert result == (127, "", "castfs: cannot run no-such-command: No such file or directory\n")
 
 
 def test_not_executable(mounter: Mounter, snapshot: Snapshot) -> None:
     result = finish(mounter, start(mounter, snapshot, "/etc/passwd"))
-    assert result == (126, "", "/etc/passwd: Permission denied\n")
+    assert result == (126, "", "castfs: cannot run /etc/passwd: Permission denied\n")
 
 
 @pytest.mark.semantics("L25")

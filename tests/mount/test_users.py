@@ -255,6 +255,28 @@ print(json.dumps(seen))
     }
 
 
+@pytest.mark.semantics("L12")
+def test_root_sees_that_a_users_mount_is_dead(public: Mounter) -> None:
+    """Whom the kernel does not let in it answers by itself, dead or not."""
+    script = """
+import signal
+from tests.mount.conftest import wait_for_exit
+first = attempt()
+os.kill(first.pid, signal.SIGKILL)
+assert wait_for_exit(first.pid)
+print("killed")
+"""
+    ask = f"""
+"$@"
+PYTHONPATH={REPOSITORY} {sys.executable} -c '
+from castfs.mount import list_mounts
+for status in list_mounts(): print(status.mountpoint, status.state)'
+exit
+"""
+    output = run_as_user(public.base, script, OPEN_DEVICE, ask, parse=False)
+    assert output.splitlines() == ["killed", f"{public.base}/mine/mnt dead"]
+
+
 def test_a_user_replaces_a_dead_mount(public: Mounter) -> None:
     script = """
 import signal
