@@ -274,7 +274,8 @@ for status in list_mounts(): print(status.mountpoint, status.state)'
 exit
 """
     output = run_as_user(public.base, script, OPEN_DEVICE, ask, parse=False)
-    assert output.splitlines() == ["killed", f"{public.base}/mine/mnt dead"]
+    # Tests that run at the same time have mounts, too.
+    assert f"{public.base}/mine/mnt dead" in output.splitlines()
 
 
 def test_a_user_replaces_a_dead_mount(public: Mounter) -> None:
