@@ -17,8 +17,8 @@
         ├── ManifestError            5   a manifest is malformed or does not match its id
         └── BlobError                5   a blob is missing, short or has other content
 
-`message` is one line that says what is wrong; `hint` one that says what to do. An exception outside
-this tree is a bug and prints a traceback.
+`message` is one line that says what is wrong; `hint` one that says what to do. An OSError
+outside this tree is one line without a hint; any other exception is a bug and prints a traceback.
 """
 
 from __future__ import annotations

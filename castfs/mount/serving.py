@@ -241,7 +241,7 @@ def _describe(request: MountRequest) -> MountStatus:
 
 def _unprotected(request: MountRequest) -> str:
     return (
-        f"this mount is not protected from `castfs gc`: the store {request.store} can neither "
+        f"this mount is not protected from a collector: the store {request.store} can neither "
         "be written nor locked"
     )
 

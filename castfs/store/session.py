@@ -291,7 +291,7 @@ def store_errors(path: Path) -> Iterator[None]:
 
 def _as_store_error(exc: OSError, path: Path) -> StoreError | None:
     hints = {
-        errno.ENOSPC: "free some space (`castfs gc`) and run the command again; nothing was lost",
+        errno.ENOSPC: "free some space and run the command again; nothing was lost",
         errno.EDQUOT: "free some of your quota and run the command again; nothing was lost",
         errno.EROFS: "the store is on a read-only filesystem",
         errno.EACCES: "you may not write there",

@@ -53,7 +53,7 @@ def assert_refused(store: Store, tree: Path, **options: object) -> None:
     records = read_records(store.path)
     with pytest.raises(StoreError, match="No space left") as caught:
         store.ingest(tree, options=ScanOptions(**options))  # type: ignore[arg-type]
-    assert "castfs gc" in str(caught.value)
+    assert "free some space" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert read_records(store.path) == records
     assert_idle(store.path)

@@ -193,6 +193,7 @@ def test_deep_trees_again_through_the_cache(
     assert (second.added_count, second.unchanged_count) == (1, 0)
 
 
+@pytest.mark.semantics("I34")
 def test_a_tree_that_no_manifest_can_hold_is_refused(
     deep_source: Path, take: Take, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

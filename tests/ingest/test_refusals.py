@@ -25,6 +25,7 @@ from tests.store.checking import assert_idle, check_store, hash_blobs, read_reco
 FAR = 11_000_000_000
 
 
+@pytest.mark.semantics("I34")
 def test_a_name_that_no_manifest_can_hold(
     source: Path, ingest: Ingest, take: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,7 +141,7 @@ def test_a_store_that_protects_nobody_says_so(mounter: Mounter) -> None:
         assert status.pid is not None
         mounter.pids.append(status.pid)
         (warning,) = status.warnings
-        assert "not protected from `castfs gc`" in warning
+        assert "not protected from a collector" in warning
         unmount(mounter.mountpoint)
     finally:
         run("umount", medium)
