@@ -127,6 +127,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.zst", "zip"])
+@pytest.mark.needs_root
 def test_a_full_disk(small: Path, stored: Stored, suffix: str) -> None:
     with pytest.raises(TargetError, match="No space left on device; free some space"):
         export_archive(stored.tree, stored.blobs, small / f"x.{suffix}")

@@ -60,6 +60,7 @@ def stored(tmp_path: Path, source: Path) -> Stored:
     return store_directory(source, tmp_path / "store")
 
 
+@pytest.mark.needs_root
 def test_gnu_tar_extracts_the_source(tmp_path: Path, source: Path, stored: Stored) -> None:
     export_archive(stored.tree, stored.blobs, tmp_path / "x.tar")
     (tmp_path / "out").mkdir()
@@ -67,6 +68,7 @@ def test_gnu_tar_extracts_the_source(tmp_path: Path, source: Path, stored: Store
     assert_same(source, tmp_path / "out")
 
 
+@pytest.mark.needs_root
 def test_gnu_tar_finds_no_difference(tmp_path: Path, source: Path) -> None:
     """With recorded owners, which --compare looks at."""
     os.chown(source / "large", 5_000_000, 4_000_000_000)
@@ -80,6 +82,7 @@ def test_gnu_tar_finds_no_difference(tmp_path: Path, source: Path) -> None:
     assert changes_by_rsync(source, tmp_path / "out", "-og", "--numeric-ids") == b""
 
 
+@pytest.mark.needs_root
 def test_gnu_tar_as_a_user_enters_read_only_directories(tmp_path: Path) -> None:
     """`a-b` sorts between `a` and `a/x`: in that order tar would have closed `a` too early."""
     contents = {b"a/x": b"1", b"a-b": b"2", b"a/y/z": b"3"}
@@ -108,6 +111,7 @@ def test_gnu_tar_as_a_user_enters_read_only_directories(tmp_path: Path) -> None:
     assert (status.st_mode & 0o7777, status.st_mtime_ns) == (0o555, 10**18)
 
 
+@pytest.mark.needs_root
 def test_extended_attributes_reach_gnu_tar(tmp_path: Path, source: Path) -> None:
     os.setxattr(source / "large", b"user.odd=%name", b"\0\xff\n")
     os.setxattr(source / "sub", b"user.dir", b"value")
@@ -123,6 +127,7 @@ def test_extended_attributes_reach_gnu_tar(tmp_path: Path, source: Path) -> None
     assert gnu_tar("--xattrs", "--compare", "-f", tmp_path / "x.tar", "-C", source) == b""
 
 
+@pytest.mark.needs_root
 def test_tarfile_reads_every_entry(tmp_path: Path, stored: Stored) -> None:
     export_archive(stored.tree, stored.blobs, tmp_path / "x.tar")
     with tarfile.open(tmp_path / "x.tar") as archive:
@@ -143,6 +148,7 @@ def test_tarfile_reads_every_entry(tmp_path: Path, stored: Stored) -> None:
 
 
 @pytest.mark.parametrize("format", ["tar", "tar.zst"])
+@pytest.mark.needs_root
 def test_the_same_tree_gives_the_same_bytes(tmp_path: Path, source: Path, format: str) -> None:
     archives = set()
     for number in range(2):
@@ -176,6 +182,7 @@ def test_the_bytes_of_a_small_archive_are_fixed(tmp_path: Path) -> None:
     assert hashlib.sha256(output.getvalue()).hexdigest() == FIXED_TAR
 
 
+@pytest.mark.needs_root
 def test_through_a_pipe(tmp_path: Path, source: Path, stored: Stored) -> None:
     (tmp_path / "out").mkdir()
     tar = subprocess.Popen(
@@ -198,6 +205,7 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
         write_archive(stored.tree, stored.blobs, output, format="tar")
 
 
+@pytest.mark.needs_root
 def test_zstd_says_that_it_is_whole(tmp_path: Path, source: Path, stored: Stored) -> None:
     for name in ("x.tar.zst", "x.tzst"):
         result = export_archive(stored.tree, stored.blobs, tmp_path / name)
@@ -250,6 +258,7 @@ def test_times_are_exact(tmp_path: Path, mtime_ns: int) -> None:
     assert (tmp_path / "out/a").stat().st_mtime_ns == mtime_ns
 
 
+@pytest.mark.needs_root
 def test_other_content_ends_the_archive(tmp_path: Path, stored: Stored) -> None:
     blob = stored.blob_path(b"large")
     data = blob.read_bytes()
@@ -261,6 +270,7 @@ def test_other_content_ends_the_archive(tmp_path: Path, stored: Stored) -> None:
     assert list(tmp_path.glob(".castfs-*")) == []
 
 
+@pytest.mark.needs_root
 def test_a_missing_blob_is_found_before_the_first_byte(tmp_path: Path, stored: Stored) -> None:
     stored.blob_path(b"large").unlink()
     output = io.BytesIO()

@@ -175,6 +175,7 @@ def test_times_are_clamped_and_exact_in_the_extra_field(
         assert info.extra == b""
 
 
+@pytest.mark.needs_root
 def test_owners_are_in_the_extra_field(tmp_path: Path) -> None:
     stored = store_files({b"a": b"x"}, tmp_path / "store")
     entry = msgspec.structs.replace(file(b"x"), uid=1234, gid=4321)

@@ -104,6 +104,7 @@ def test_a_directory_that_is_gone(castfs: Run, taken: str, tmp_path: Path) -> No
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.needs_root
 def test_the_copy_of_a_manifest(castfs: Run, program: Run, tree: Path, tmp_path: Path) -> None:
     castfs("init")
     (tmp_path / "real.json").write_text("old")

@@ -31,6 +31,7 @@ def differences(before: dict[bytes, Entry], after: dict[bytes, Entry]) -> object
     return shown(diff_trees(make_tree(before), make_tree(after)))
 
 
+@pytest.mark.needs_root
 def test_a_tree_does_not_differ_from_itself(tmp_path: Path) -> None:
     tree = store_directory(make_source(tmp_path / "source"), tmp_path / "store").tree
     result = compare_trees(tree, tree)
@@ -39,6 +40,7 @@ def test_a_tree_does_not_differ_from_itself(tmp_path: Path) -> None:
     assert (result.added_bytes, result.removed_bytes) == (0, 0)
 
 
+@pytest.mark.needs_root
 def test_every_kind_of_change(tmp_path: Path) -> None:
     """Made on disk, so that rsync's word can be compared: it must name the same paths."""
     before = make_source(tmp_path / "before")

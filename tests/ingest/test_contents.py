@@ -56,6 +56,7 @@ def test_two_files_of_one_content_make_one_blob(source: Path, store: Store, inge
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o777, 0])
+@pytest.mark.needs_root
 def test_blobs_are_read_only_whatever_the_umask(
     source: Path, take: Take, store: Store, umask: int
 ) -> None:

@@ -71,6 +71,7 @@ def assert_succeeds(store: Store, tree: Path) -> None:
 
 @pytest.mark.parametrize("leave", [0, 4096, 65536, 150_000, 300_000, 1_200_000])
 @pytest.mark.parametrize("skip_unreadable", [False, True])
+@pytest.mark.needs_root
 def test_while_staging(
     full: Store, small_disk: Path, tree: Path, leave: int, skip_unreadable: bool
 ) -> None:
@@ -81,6 +82,7 @@ def test_while_staging(
 
 
 @pytest.mark.parametrize("skip_unreadable", [False, True])
+@pytest.mark.needs_root
 def test_for_a_moment_while_staging(
     full: Store, tree: Path, skip_unreadable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +102,7 @@ def test_for_a_moment_while_staging(
     check_store(full.path)
 
 
+@pytest.mark.needs_root
 def test_a_half_written_blob_never_has_a_blobs_name(
     full: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +120,7 @@ def test_a_half_written_blob_never_has_a_blobs_name(
 
 
 @pytest.mark.parametrize("number", [1, 2], ids=["manifest", "record"])
+@pytest.mark.needs_root
 def test_while_publishing(
     full: Store, small_disk: Path, tree: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +141,7 @@ def test_while_publishing(
     assert_succeeds(full, tree)
 
 
+@pytest.mark.needs_root
 def test_in_the_lease_at_the_start(full: Store, small_disk: Path, tree: Path) -> None:
     fill(small_disk)
     assert_refused(full, tree)
@@ -144,6 +149,7 @@ def test_in_the_lease_at_the_start(full: Store, small_disk: Path, tree: Path) ->
 
 
 @pytest.mark.parametrize("short", [False, True])
+@pytest.mark.needs_root
 def test_in_the_lease_later(
     full: Store, tree: Path, short: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +181,7 @@ def test_in_the_lease_later(
     assert_idle(full.path)
 
 
+@pytest.mark.needs_root
 def test_a_full_store_can_be_read(full: Store, small_disk: Path, tmp_path: Path) -> None:
     """There is no space for a reader's lease; the shared flock of the manifest protects it then."""
     [record] = full.iter_snapshots()
@@ -203,6 +210,7 @@ def read_only(store: Store, tree: Path) -> Iterator[Store]:
         subprocess.run(["umount", "-l", path], check=True, timeout=10)
 
 
+@pytest.mark.needs_root
 def test_a_read_only_store(read_only: Store, store: Store, tree: Path) -> None:
     with pytest.raises(StoreError, match="read-only"):
         read_only.ingest(tree)

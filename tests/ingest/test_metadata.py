@@ -22,6 +22,7 @@ TIMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.needs_root
 def test_every_mode_of_a_file(source: Path, take: Take) -> None:
     for mode in range(0o10000):
         fd = os.open(source / f"{mode:04o}", os.O_CREAT | os.O_WRONLY)
@@ -38,6 +39,7 @@ def test_every_mode_of_a_file(source: Path, take: Take) -> None:
     assert len(tree.files) == 0o10000
 
 
+@pytest.mark.needs_root
 def test_modes_of_directories(source: Path, take: Take) -> None:
     modes = [*range(0, 0o10000, 0o111), 0o1777, 0o2755, 0o4711, 0o7777, 0]
     for mode in modes:
@@ -119,6 +121,7 @@ def test_an_empty_directory_is_a_snapshot(source: Path, take: Take) -> None:
     assert list(snapshot.iter_entries()) == []
 
 
+@pytest.mark.needs_root
 def test_owners_only_on_request(source: Path, take: Take) -> None:
     (source / "dir").mkdir()
     (source / "dir" / "file").write_bytes(b"x")
@@ -145,6 +148,7 @@ def getfattr(path: Path) -> dict[bytes, bytes]:
     return {name: base64.b64decode(value.removeprefix(b"0s")) for name, value in pairs}
 
 
+@pytest.mark.needs_root
 def test_extended_attributes_only_on_request(source: Path, take: Take) -> None:
     (source / "dir").mkdir()
     for name in ("dir/file", "large", "plain"):
@@ -178,6 +182,7 @@ def test_extended_attributes_of_files_that_the_cache_knows(
     assert first.manifest.id == second.manifest.id
 
 
+@pytest.mark.needs_root
 def test_reproducible_takes_no_owner_and_no_attributes(
     source: Path, take: Take, ingest: Ingest
 ) -> None:

@@ -114,6 +114,7 @@ _number = itertools.count()
 )
 @given(trees, st.booleans())
 @example(Dir({b"a": File(b"", 0, 0), b"b": Hard(0), b"c": Dir({b"d": Hard(0)}, 0, 0)}, 0, 0), True)
+@pytest.mark.needs_root
 def test_ingest_and_restore(tmp_path: Path, tree: Dir, again: bool) -> None:
     place = tmp_path / f"{next(_number)}"
     place.mkdir()
@@ -139,6 +140,7 @@ def test_ingest_and_restore(tmp_path: Path, tree: Dir, again: bool) -> None:
         subprocess.run(["rm", "-rf", place], check=True)
 
 
+@pytest.mark.needs_root
 def test_the_store_of_all_of_them_is_whole(tmp_path: Path) -> None:
     """A smaller walk through the same strategy with one check of everything at the end."""
     store = castfs.open(tmp_path / "store", create=True)

@@ -184,6 +184,7 @@ def test_a_reader_that_cannot_be_started(
     assert_untouched(store)
 
 
+@pytest.mark.needs_root
 def test_a_full_disk_in_a_reader(
     tree: Path, small_disk: Path, with_readers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

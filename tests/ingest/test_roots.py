@@ -34,6 +34,7 @@ def test_a_missing_root(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFCHR])
+@pytest.mark.needs_root
 def test_a_root_that_is_no_directory(store: Store, tmp_path: Path, kind: int) -> None:
     os.mknod(tmp_path / "special", kind | 0o600, os.makedev(1, 3))
     assert "neither a directory nor a regular file" in refused(store, tmp_path / "special")

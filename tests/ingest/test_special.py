@@ -22,6 +22,7 @@ from tests.store.checking import assert_idle, check_store, hash_blobs, read_reco
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.needs_root
 def test_fifos_sockets_and_devices_are_skipped_with_a_line_each(
     source: Path, store: Store, ingest: Ingest
 ) -> None:
@@ -112,6 +113,7 @@ UNREADABLE = {
 
 
 @pytest.mark.semantics("I13")
+@pytest.mark.needs_root
 def test_unreadable_entries_are_all_listed_and_nothing_is_stored(
     tmp_path: Path, users_source: Path
 ) -> None:
@@ -124,6 +126,7 @@ def test_unreadable_entries_are_all_listed_and_nothing_is_stored(
 
 
 @pytest.mark.semantics("I13")
+@pytest.mark.needs_root
 def test_unreadable_entries_are_skipped_on_request(tmp_path: Path, users_source: Path) -> None:
     answer = run_as_user(tmp_path, "skip").split("|")
     assert answer[0] == "ok"

@@ -399,6 +399,7 @@ def test_the_cache_is_the_users_alone(tree: Path, ingest: Ingest) -> None:
     assert cache_path().stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.needs_root
 def test_devices_without_a_lasting_number_count_for_one_boot(
     small_disk: Path, store: Store, read_names: ReadNames, monkeypatch: pytest.MonkeyPatch,
     later: None,

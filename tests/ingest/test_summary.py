@@ -81,6 +81,7 @@ def test_what_is_recorded(source: Path, store: Store, tmp_path: Path) -> None:
     assert store.resolve("sensors").id == result.id
 
 
+@pytest.mark.needs_root
 def test_a_copy_that_cannot_be_written_is_said_and_the_snapshot_stays(
     source: Path, store: Store, small_disk: Path
 ) -> None:

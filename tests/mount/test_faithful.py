@@ -25,12 +25,14 @@ def varied(mounter: Mounter) -> Mounter:
     return mounter
 
 
+@pytest.mark.needs_root
 def test_find_sees_the_same(varied: Mounter) -> None:
     expected = describe(varied.source)
     assert len(expected) > 60
     assert describe(varied.mount()) == expected
 
 
+@pytest.mark.needs_root
 def test_rsync_finds_nothing_to_copy(varied: Mounter) -> None:
     mountpoint = varied.mount()
     for source, target in ((varied.source, mountpoint), (mountpoint, varied.source)):
@@ -38,6 +40,7 @@ def test_rsync_finds_nothing_to_copy(varied: Mounter) -> None:
         assert output == ""
 
 
+@pytest.mark.needs_root
 def test_rsync_finds_the_owners_too(varied: Mounter) -> None:
     os.chown(varied.source / "small", 12345, 54321)
     os.chown(varied.source / "links" / "dangling", 1, 2, follow_symlinks=False)
@@ -48,16 +51,19 @@ def test_rsync_finds_the_owners_too(varied: Mounter) -> None:
     assert (status.st_uid, status.st_gid) == (12345, 54321)
 
 
+@pytest.mark.needs_root
 def test_tar_compares_equal(varied: Mounter, tmp_path: Path) -> None:
     archive = tmp_path / "source.tar"
     run("tar", "--format=posix", "-C", varied.source, "-cf", archive, ".")
     run("tar", "-C", varied.mount(), "--compare", "-f", archive)
 
 
+@pytest.mark.needs_root
 def test_diff_finds_nothing(varied: Mounter) -> None:
     assert run("diff", "-r", "--no-dereference", varied.source, varied.mount()) == ""
 
 
+@pytest.mark.needs_root
 def test_ls_shows_the_same(varied: Mounter) -> None:
     command = ["ls", "-lAR", "--time-style=full-iso", "--quoting-style=c", "--hide-control-chars"]
     # Directories' own sizes and block totals are the filesystem's business.
@@ -72,6 +78,7 @@ def test_ls_shows_the_same(varied: Mounter) -> None:
     assert listing(varied.mount()) == expected
 
 
+@pytest.mark.needs_root
 def test_inodes_and_links(varied: Mounter) -> None:
     mountpoint = varied.mount()
     group = [
@@ -94,6 +101,7 @@ def test_inodes_and_links(varied: Mounter) -> None:
             assert entry.inode() == os.lstat(entry.path).st_ino
 
 
+@pytest.mark.needs_root
 def test_inodes_are_the_same_in_every_mount(varied: Mounter) -> None:
     snapshot = varied.take()
     other = varied.base / "other"
@@ -104,6 +112,7 @@ def test_inodes_are_the_same_in_every_mount(varied: Mounter) -> None:
     assert listings[0] == listings[1]
 
 
+@pytest.mark.needs_root
 def test_directory_links_count_subdirectories(varied: Mounter) -> None:
     mountpoint = varied.mount()
     for where, dir_names, _ in os.walk(mountpoint):
@@ -111,6 +120,7 @@ def test_directory_links_count_subdirectories(varied: Mounter) -> None:
         assert os.stat(where).st_nlink == 2 + len(inner)
 
 
+@pytest.mark.needs_root
 def test_dots_are_listed_with_their_inodes(varied: Mounter) -> None:
     mountpoint = varied.mount()
     output = run("ls", "-fia", mountpoint / "nothing" / "in")
@@ -120,6 +130,7 @@ def test_dots_are_listed_with_their_inodes(varied: Mounter) -> None:
     assert set(inodes) == {".", "..", "here"}
 
 
+@pytest.mark.needs_root
 def test_modes_times_and_sizes_are_exact(varied: Mounter) -> None:
     snapshot = varied.take()
     varied.start(snapshot)
@@ -263,6 +274,7 @@ def test_xattrs_are_not_asked_for_where_there_are_none(mounter: Mounter) -> None
 
 
 @pytest.mark.semantics("M25")
+@pytest.mark.needs_root
 def test_file_handles_survive_dropped_caches(mounter: Mounter) -> None:
     """name_to_handle_at(2), as NFS servers use it: the kernel looks up `.` of the inode."""
     write(mounter.source / "file", b"by handle")

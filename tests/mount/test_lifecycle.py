@@ -33,6 +33,7 @@ def leases(snapshot: Snapshot) -> list[str]:
     return sorted(os.listdir(snapshot.depot.leases_dir))
 
 
+@pytest.mark.needs_root
 def test_ready_means_that_it_answers(mounter: Mounter, snapshot: Snapshot) -> None:
     before = time.time()
     status = mounter.start(snapshot)
@@ -51,6 +52,7 @@ def test_ready_means_that_it_answers(mounter: Mounter, snapshot: Snapshot) -> No
     assert mounter.listed() == [status]
 
 
+@pytest.mark.needs_root
 def test_the_kernel_shows_what_it_is(mounter: Mounter, snapshot: Snapshot) -> None:
     mounter.start(snapshot, "noexec")
     line = run("findmnt", "-n", "-o", "SOURCE,FSTYPE,OPTIONS", mounter.mountpoint).split()
@@ -60,6 +62,7 @@ def test_the_kernel_shows_what_it_is(mounter: Mounter, snapshot: Snapshot) -> No
     )
 
 
+@pytest.mark.needs_root
 def test_read_ahead_is_raised(mounter: Mounter, snapshot: Snapshot) -> None:
     mounter.start(snapshot)
     device = mounter.mountpoint.stat().st_dev
@@ -101,6 +104,7 @@ def test_unmount_leaves_no_trace(mounter: Mounter, snapshot: Snapshot) -> None:
         unmount(mounter.mountpoint)
 
 
+@pytest.mark.needs_root
 def test_a_foreign_mount_is_not_touched(mounter: Mounter) -> None:
     run("mount", "-t", "tmpfs", "none", mounter.mountpoint)
     try:
@@ -255,6 +259,7 @@ def test_a_path_through_a_hung_mount(
         start_mount(snapshot.request(mounter.mountpoint / "file"))
 
 
+@pytest.mark.needs_root
 def test_a_stranger_with_an_odd_name(mounter: Mounter, snapshot: Snapshot) -> None:
     """The kernel escapes newlines in its table, but no carriage returns."""
     odd = mounter.base / "cr\rx\x0b\x0c\x1c\x85"
@@ -382,6 +387,7 @@ def test_busy_with_a_mapped_file(mounter: Mounter) -> None:
 
 
 @pytest.mark.semantics("L18")
+@pytest.mark.needs_root
 def test_busy_with_another_mount_on_it(mounter: Mounter) -> None:
     (mounter.source / "inner").mkdir()
     mountpoint = mounter.mount()
@@ -409,6 +415,7 @@ def test_a_later_mount_at_the_same_place_is_left_alone(
 
 
 @pytest.mark.semantics("L20")
+@pytest.mark.needs_root
 def test_what_lies_beneath_is_left_alone(mounter: Mounter, snapshot: Snapshot) -> None:
     run("mount", "-t", "tmpfs", "none", mounter.mountpoint)
     try:
@@ -488,6 +495,7 @@ def test_a_relative_mount_point(
 
 
 @pytest.mark.semantics("L3")
+@pytest.mark.needs_root
 def test_a_mount_point_on_a_read_only_filesystem(mounter: Mounter, snapshot: Snapshot) -> None:
     run("mount", "--bind", mounter.base, mounter.base)
     run("mount", "-o", "remount,bind,ro", mounter.base)
@@ -505,6 +513,7 @@ def test_a_mount_point_on_a_read_only_filesystem(mounter: Mounter, snapshot: Sna
 
 
 @pytest.mark.semantics("M45")
+@pytest.mark.needs_root
 def test_an_overlay_on_top(mounter: Mounter, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way to a writable tree: it needs statfs, stable inodes and the w bits."""
     monkeypatch.setattr("castfs.mount.unmounting.EXIT_SECONDS", 0.5)

@@ -93,6 +93,7 @@ def describe(root: bytes) -> dict[bytes, tuple[object, ...]]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(tree=TREES, mode=MODES, mtime_ns=TIMES)
+@pytest.mark.needs_root
 def test_a_mounted_tree_is_its_source(
     mounter: Mounter, tree: Children, mode: int, mtime_ns: int
 ) -> None:

@@ -68,6 +68,7 @@ def refusal(change: Callable[[Path], object], root: Path) -> int | None:
 
 @pytest.mark.semantics("M44")
 @pytest.mark.parametrize("remounted", [False, True], ids=["as mounted", "remounted rw"])
+@pytest.mark.needs_root
 def test_every_change_is_refused(mounter: Mounter, remounted: bool) -> None:
     write(mounter.source / "file", b"content")
     write(mounter.source / "other")

@@ -113,6 +113,7 @@ def test_already_mounted(mounter: Mounter, snapshot: Snapshot) -> None:
     assert (mounter.mountpoint / "file").read_bytes() == b"content"
 
 
+@pytest.mark.needs_root
 def test_a_dead_mount_of_others(mounter: Mounter, snapshot: Snapshot) -> None:
     """Left alone: castfs replaces only what is its own."""
     fd = os.open("/dev/fuse", os.O_RDWR)
@@ -213,6 +214,7 @@ def test_no_device(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.needs_root
 def test_a_device_without_a_driver(tmp_path: Path) -> None:
     os.mknod(tmp_path / "fuse", 0o20666, os.makedev(10, 254))
     with pytest.raises(MountError, match="modprobe fuse"):
@@ -243,6 +245,7 @@ def test_who_may_share(tmp_path: Path, line: str | None, allowed: bool) -> None:
             check_privileges(options, euid=1000, fuse_conf=conf)
 
 
+@pytest.mark.needs_root
 def test_what_libfuse_says_is_passed_on(mounter: Mounter, snapshot: Snapshot) -> None:
     """Root without CAP_SYS_ADMIN, as in a container."""
     script = f"""

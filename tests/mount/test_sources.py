@@ -94,6 +94,7 @@ def test_a_manifest_file_whose_blobs_are_in_a_store(mounter: Mounter, older: boo
 
 
 @pytest.mark.semantics("L8")
+@pytest.mark.needs_root
 def test_a_store_on_a_read_only_medium(mounter: Mounter) -> None:
     """Pinned by locks alone; the mount works, and leaves nothing there."""
     write(mounter.source / "file", b"content")
@@ -120,6 +121,7 @@ def test_a_store_on_a_read_only_medium(mounter: Mounter) -> None:
 
 
 @pytest.mark.semantics("L8")
+@pytest.mark.needs_root
 def test_a_store_that_protects_nobody_says_so(mounter: Mounter) -> None:
     write(mounter.source / "file", b"content")
     snapshot = mounter.take()

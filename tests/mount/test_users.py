@@ -49,6 +49,7 @@ def can_read(uid: int, path: Path) -> bool:
 
 
 @pytest.mark.semantics("M11")
+@pytest.mark.needs_root
 def test_roots_mounts_are_for_everybody_as_the_modes_say(public: Mounter) -> None:
     write(public.source / "open", b"x", mode=0o644)
     write(public.source / "private", b"x", mode=0o600)
@@ -69,6 +70,7 @@ def test_roots_mounts_are_for_everybody_as_the_modes_say(public: Mounter) -> Non
     }
 
 
+@pytest.mark.needs_root
 def test_owners(public: Mounter) -> None:
     recorded = write(public.source / "recorded", mode=0o664)
     os.chown(recorded, 77, 88)
@@ -97,6 +99,7 @@ def test_owners(public: Mounter) -> None:
 
 
 @pytest.mark.semantics("M13")
+@pytest.mark.needs_root
 def test_set_id_bits_are_shown_and_have_no_effect(public: Mounter) -> None:
     shutil.copy("/usr/bin/id", public.source / "id")
     (public.source / "id").chmod(0o4755)
@@ -106,6 +109,7 @@ def test_set_id_bits_are_shown_and_have_no_effect(public: Mounter) -> None:
 
 
 @pytest.mark.semantics("M13")
+@pytest.mark.needs_root
 def test_set_id_bits_have_effect_if_root_wants_that(public: Mounter) -> None:
     shutil.copy("/usr/bin/id", public.source / "id")
     (public.source / "id").chmod(0o4755)
@@ -115,6 +119,7 @@ def test_set_id_bits_have_effect_if_root_wants_that(public: Mounter) -> None:
 
 @pytest.mark.semantics("L10")
 @pytest.mark.parametrize("uid", [0, USER])
+@pytest.mark.needs_root
 def test_in_a_bubblewrap_sandbox(public: Mounter, uid: int) -> None:
     write(public.source / "file", b"from the sandbox\n")
     (public.source / "directory").mkdir()
@@ -209,6 +214,7 @@ def run_as_user(base: Path, script: str, *setup: str, parse: bool = True) -> Any
 
 
 @pytest.mark.semantics("L9")
+@pytest.mark.needs_root
 def test_device_that_users_may_not_open(public: Mounter) -> None:
     assert Path("/dev/fuse").stat().st_mode & 0o777 == 0o600
     said = run_as_user(public.base, "print(json.dumps(attempt()))")
@@ -216,6 +222,7 @@ def test_device_that_users_may_not_open(public: Mounter) -> None:
 
 
 @pytest.mark.semantics("M9", "L9")
+@pytest.mark.needs_root
 def test_a_user_mounts_and_unmounts(public: Mounter) -> None:
     script = """
 status = attempt()
@@ -256,6 +263,7 @@ print(json.dumps(seen))
 
 
 @pytest.mark.semantics("L12")
+@pytest.mark.needs_root
 def test_root_sees_that_a_users_mount_is_dead(public: Mounter) -> None:
     """Whom the kernel does not let in it answers by itself, dead or not."""
     script = """
@@ -278,6 +286,7 @@ exit
     assert f"{public.base}/mine/mnt dead" in output.splitlines()
 
 
+@pytest.mark.needs_root
 def test_a_user_replaces_a_dead_mount(public: Mounter) -> None:
     script = """
 import signal
@@ -293,6 +302,7 @@ print(json.dumps([states, second.state, (mnt / "file").read_text()]))
 
 
 @pytest.mark.semantics("M54")
+@pytest.mark.needs_root
 def test_sharing_needs_roots_permission(public: Mounter) -> None:
     said = run_as_user(public.base, "print(json.dumps(attempt('allow_other')))", OPEN_DEVICE)
     assert said == (
@@ -302,6 +312,7 @@ def test_sharing_needs_roots_permission(public: Mounter) -> None:
 
 
 @pytest.mark.semantics("M54")
+@pytest.mark.needs_root
 def test_sharing_with_roots_permission(public: Mounter) -> None:
     # The namespaces' root then reads what the user has mounted.
     script = """
@@ -329,11 +340,13 @@ exit
 
 @pytest.mark.semantics("M55")
 @pytest.mark.parametrize("option", ["suid", "dev"])
+@pytest.mark.needs_root
 def test_what_only_root_may(public: Mounter, option: str) -> None:
     said = run_as_user(public.base, f"print(json.dumps(attempt({option!r})))", OPEN_DEVICE)
     assert said == f"only root may mount with option {option}; leave it away"
 
 
+@pytest.mark.needs_root
 def test_a_mount_point_that_is_not_the_users(public: Mounter) -> None:
     public.mountpoint.chmod(0o755)
     script = f"mnt = Path({str(public.mountpoint)!r}); print(json.dumps(attempt()))"
@@ -344,6 +357,7 @@ def test_a_mount_point_that_is_not_the_users(public: Mounter) -> None:
 
 
 @pytest.mark.semantics("L9")
+@pytest.mark.needs_root
 def test_without_fusermount3(public: Mounter) -> None:
     script = "os.environ['PATH'] = '/nowhere'; print(json.dumps(attempt()))"
     said = run_as_user(public.base, script, OPEN_DEVICE)

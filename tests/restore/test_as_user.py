@@ -73,6 +73,7 @@ def restore_as_user(
 
 
 @pytest.mark.parametrize("options", [{}, {"umask": 0o777}, {"umask": 0o277}, {"threads": 2}])
+@pytest.mark.needs_root
 def test_read_only_and_closed_directories(
     tmp_path: Path, home: Path, options: dict[str, Any]
 ) -> None:
@@ -88,6 +89,7 @@ def test_read_only_and_closed_directories(
     assert {path.lstat().st_uid for path in (home / "out").rglob("*")} == {USER}
 
 
+@pytest.mark.needs_root
 def test_replace_within_directories_that_are_closed(tmp_path: Path, home: Path) -> None:
     source = make_source(tmp_path / "source")
     stored = store_directory(source, home / "store")
@@ -100,6 +102,7 @@ def test_replace_within_directories_that_are_closed(tmp_path: Path, home: Path) 
 
 
 @pytest.mark.parametrize("policy", ["fail", "skip"])
+@pytest.mark.needs_root
 def test_a_closed_directory_is_left_closed(home: Path, policy: str) -> None:
     stored = store_files({b"a": b"x", b"d/b": b"y"}, home / "store")
     (home / "out/d").mkdir(parents=True)
@@ -111,6 +114,7 @@ def test_a_closed_directory_is_left_closed(home: Path, policy: str) -> None:
     assert listing(home / "out") == before
 
 
+@pytest.mark.needs_root
 def test_a_target_that_may_not_be_written(home: Path) -> None:
     stored = store_files({b"a": b"x", b"d/b": b"y"}, home / "store")
     (home / "out").mkdir()
@@ -121,6 +125,7 @@ def test_a_target_that_may_not_be_written(home: Path) -> None:
     assert list((home / "out").iterdir()) == []
 
 
+@pytest.mark.needs_root
 def test_a_directory_of_somebody_else(home: Path) -> None:
     """Files can be written into it; its mode and time cannot be set, which is said."""
     stored = store_files({b"d/b": b"y"}, home / "store")
@@ -134,6 +139,7 @@ def test_a_directory_of_somebody_else(home: Path) -> None:
     assert (home / "out/d/b").read_text() == "y"
 
 
+@pytest.mark.needs_root
 def test_what_a_user_may_not_set_is_reported_once(home: Path) -> None:
     stored = store_files({b"a": b"x"}, home / "store")
     theirs = msgspec.structs.replace(
@@ -149,6 +155,7 @@ def test_what_a_user_may_not_set_is_reported_once(home: Path) -> None:
     assert os.getxattr(home / "out/a", "user.b") == b"2"
 
 
+@pytest.mark.needs_root
 def test_set_group_id_that_the_kernel_drops_is_reported(home: Path) -> None:
     """The target's directory hands its group down, and the user is not in it."""
     stored = store_files({b"a": b"x"}, home / "store")
@@ -159,6 +166,7 @@ def test_set_group_id_that_the_kernel_drops_is_reported(home: Path) -> None:
     assert (home / "out/a").stat().st_mode & 0o7777 == 0o755
 
 
+@pytest.mark.needs_root
 def test_root_sets_all_of_it(tmp_path: Path) -> None:
     stored = store_files({b"a": b"x"}, tmp_path / "store")
     entry = msgspec.structs.replace(

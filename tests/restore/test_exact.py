@@ -32,6 +32,7 @@ from tests.restore.sources import make_source
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.needs_root
 def test_everything_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, verify: bool
 ) -> None:
@@ -50,6 +51,7 @@ def test_everything_comes_back(
     assert result.not_set == ()
 
 
+@pytest.mark.needs_root
 def test_hard_links_are_one_inode(tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     stored = store_directory(source, tmp_path / "store")
@@ -69,6 +71,7 @@ def test_runs_of_zeros_become_holes(tmp_path: Path) -> None:
     assert (tmp_path / "out/all").read_bytes() == bytes(3 << 20)
 
 
+@pytest.mark.needs_root
 def test_owners_only_when_asked(tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     for number, path in enumerate((source, source / "sub", source / "hard", source / "up")):
@@ -90,6 +93,7 @@ def test_owners_that_were_not_recorded_are_reported(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.needs_root
 def test_extended_attributes(tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     os.setxattr(source / "large", b"user.bin\xff", b"\0\xff\n")
@@ -146,6 +150,7 @@ def test_the_target_may_be_a_symlink_to_a_directory(tmp_path: Path) -> None:
     assert (tmp_path / "real/a").read_bytes() == b"x"
 
 
+@pytest.mark.needs_root
 def test_umask_has_no_say(tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     stored = store_directory(source, tmp_path / "store")
@@ -157,6 +162,7 @@ def test_umask_has_no_say(tmp_path: Path) -> None:
     assert_same(source, tmp_path / "out")
 
 
+@pytest.mark.needs_root
 def test_depth_of_5000_with_few_descriptors(tmp_path: Path) -> None:
     """Paths of 55,000 bytes: PATH_MAX is 4096. Two branches, so that the cursor goes far up."""
     step = b"component-"

@@ -68,6 +68,7 @@ def test_the_target_is_a_dangling_symlink(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.needs_root
 def test_a_read_only_filesystem(tmp_path: Path, small: Path) -> None:
     stored = store_files({b"a": b"x", b"d/b": b"y"}, tmp_path / "store")
     (small / "d").mkdir()
@@ -80,6 +81,7 @@ def test_a_read_only_filesystem(tmp_path: Path, small: Path) -> None:
 
 @pytest.mark.semantics("R19")
 @pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.needs_root
 def test_a_full_disk(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
@@ -96,6 +98,7 @@ def test_a_full_disk(
         assert path.read_bytes() == contents[os.fsencode(path.name)]
 
 
+@pytest.mark.needs_root
 def test_no_inodes_left(tmp_path: Path, small: Path) -> None:
     stored = store_files({b"d%d/f" % i: b"x" for i in range(60)}, tmp_path / "store")
     with pytest.raises(TargetError, match="No space left on device"):
@@ -227,6 +230,7 @@ def test_ctrl_c_leaves_no_temporary_file(tmp_path: Path, threads: int) -> None:
         assert path.read_bytes() == contents[name]
 
 
+@pytest.mark.needs_root
 def test_a_failure_closes_all_descriptors(tmp_path: Path, small: Path) -> None:
     stored = store_files({b"d%d/f" % i: b"x" for i in range(60)}, tmp_path / "store")
     before = open_descriptors()
@@ -239,6 +243,7 @@ def test_a_failure_closes_all_descriptors(tmp_path: Path, small: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+@pytest.mark.needs_root
 def test_filesystems_that_share_extents(tmp_path: Path, kind: str) -> None:
     """Blobs and target on an image of a filesystem with FICLONE: the data exists once."""
     image = tmp_path / "image"

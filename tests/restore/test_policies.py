@@ -235,6 +235,7 @@ def test_hard_links_and_skip(tmp_path: Path) -> None:
     assert (out / "2").stat().st_nlink == 2
 
 
+@pytest.mark.needs_root
 def test_hard_links_and_replace(tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     stored = store_directory(source, tmp_path / "store")
@@ -245,6 +246,7 @@ def test_hard_links_and_replace(tmp_path: Path) -> None:
 
 
 @pytest.mark.semantics("R8")
+@pytest.mark.needs_root
 def test_a_filesystem_without_hard_links_gets_copies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +300,7 @@ def test_paths_do_not_take_neighbours(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.needs_root
 def test_part_of_a_group_of_hard_links(tmp_path: Path) -> None:
     stored = store_directory(make_source(tmp_path / "source"), tmp_path / "store")
     out = tmp_path / "out"
@@ -328,6 +331,7 @@ def test_paths_need_the_blobs_of_these_alone(tmp_path: Path, stored: Stored) -> 
 
 
 @pytest.mark.semantics("R19")
+@pytest.mark.needs_root
 def test_what_a_failed_restore_left_is_made_whole_by_replace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

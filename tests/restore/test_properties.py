@@ -113,6 +113,7 @@ POLICIES: tuple[IfExists, ...] = ("fail", "skip", "replace")
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(made=trees(), threads=st.sampled_from([1, 2]), policy=st.sampled_from(POLICIES))
+@pytest.mark.needs_root
 def test_a_restored_tree_is_the_tree(
     tmp_path_factory: pytest.TempPathFactory,
     made: tuple[Tree, list[bytes]],

@@ -40,6 +40,7 @@ def mount(world: World, taken: str) -> Path:
 
 
 @pytest.mark.semantics("M58")
+@pytest.mark.needs_root
 def test_numbers_of_its_own(world: World, source: Path, mount: Path, taken: str) -> None:
     again = world.mount(taken)
     assert len({path.stat().st_dev for path in (source, mount, again)}) == 3
@@ -49,6 +50,7 @@ def test_numbers_of_its_own(world: World, source: Path, mount: Path, taken: str)
 
 
 @pytest.mark.semantics("M59")
+@pytest.mark.needs_root
 def test_other_times(source: Path, mount: Path) -> None:
     os.utime(source / "theirs", ns=(10**9, 2 * 10**9))  # its reader has set the first
     real, shown = (source / "theirs").stat(), (mount / "theirs").stat()
@@ -59,12 +61,14 @@ def test_other_times(source: Path, mount: Path) -> None:
 
 
 @pytest.mark.semantics("M60")
+@pytest.mark.needs_root
 def test_names_outside(source: Path, mount: Path) -> None:
     assert (source / "linked").stat().st_nlink == 2
     assert (mount / "linked").stat().st_nlink == 1
 
 
 @pytest.mark.semantics("M61")
+@pytest.mark.needs_root
 def test_holes(source: Path, mount: Path) -> None:
     command = ["du", "-B1"]
     assert int(run(*command, source / "sparse").split()[0]) < 10_000_000
@@ -72,6 +76,7 @@ def test_holes(source: Path, mount: Path) -> None:
 
 
 @pytest.mark.semantics("M62")
+@pytest.mark.needs_root
 def test_on_request_only(source: Path, mount: Path) -> None:
     assert (source / "theirs").stat().st_uid == 12345
     assert (mount / "theirs").stat().st_uid == os.getuid()

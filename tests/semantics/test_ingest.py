@@ -55,6 +55,7 @@ def recorded(world: World, varied: Path) -> dict[str, Any]:
 
 
 @pytest.mark.semantics("I1", "I4")
+@pytest.mark.needs_root
 def test_what_is_recorded(varied: Path, recorded: dict[str, Any]) -> None:
     status = varied.stat()
     assert recorded["root"] == {"mode": status.st_mode & 0o7777, "mtime_ns": status.st_mtime_ns}
@@ -80,6 +81,7 @@ def test_what_is_recorded(varied: Path, recorded: dict[str, Any]) -> None:
 
 
 @pytest.mark.semantics("I2")
+@pytest.mark.needs_root
 def test_hard_links(recorded: dict[str, Any]) -> None:
     names = {path for path, file in recorded["files"].items() if "hardlink" in file}
     assert names == {"a second", "hard/b first", "hard/third"}
@@ -87,6 +89,7 @@ def test_hard_links(recorded: dict[str, Any]) -> None:
 
 
 @pytest.mark.semantics("I3")
+@pytest.mark.needs_root
 def test_on_request(world: World) -> None:
     source = world.directory("source")
     (source / "link").symlink_to("file")
@@ -116,6 +119,7 @@ def test_symlinks_are_not_followed(world: World) -> None:
 
 
 @pytest.mark.semantics("I6")
+@pytest.mark.needs_root
 def test_other_filesystems(world: World) -> None:
     source = world.directory("source")
     (source / "mounted").mkdir()
@@ -145,6 +149,7 @@ def test_an_empty_directory(world: World) -> None:
 
 
 @pytest.mark.semantics("I10")
+@pytest.mark.needs_root
 def test_the_id(world: World, varied: Path, recorded: dict[str, Any]) -> None:
     copy = world.base / "elsewhere"
     run("cp", "-a", varied, copy)
@@ -194,6 +199,7 @@ def test_reproducible(world: World) -> None:
 
 
 @pytest.mark.semantics("I12")
+@pytest.mark.needs_root
 def test_special_files(world: World) -> None:
     source = world.directory("source")
     plant(source, "file")

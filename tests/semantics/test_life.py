@@ -242,6 +242,7 @@ def test_busy_and_lazy(world: World, taken: str) -> None:
 
 
 @pytest.mark.semantics("L21")
+@pytest.mark.needs_root
 def test_what_is_not_ours(world: World) -> None:
     place = world.directory()
     assert "nothing is mounted" in world.castfs("umount", place, code=4).complaint
@@ -255,6 +256,7 @@ def test_what_is_not_ours(world: World) -> None:
 
 @pytest.mark.semantics("L22")
 @pytest.mark.parametrize("user", [0, 1000])
+@pytest.mark.needs_root
 def test_all_of_ones_own(
     world: World, taken: str, user: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

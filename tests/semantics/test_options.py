@@ -36,6 +36,7 @@ def kernel_line(mount: Path) -> list[str]:
 
 
 @pytest.mark.semantics("M51")
+@pytest.mark.needs_root
 def test_uid_and_gid(world: World, taken: str) -> None:
     mount = world.mount(taken, "uid=1000,gid=1001")
     assert set(run("find", mount, "-printf", r"%U:%G\n").split()) == {"1000:1001"}
@@ -44,6 +45,7 @@ def test_uid_and_gid(world: World, taken: str) -> None:
 
 
 @pytest.mark.semantics("M52")
+@pytest.mark.needs_root
 def test_umask(world: World, taken: str) -> None:
     mount = world.mount(taken, "umask=027")
     modes = run("find", mount, "-mindepth", 1, "-printf", r"%P %m\n").splitlines()
@@ -51,6 +53,7 @@ def test_umask(world: World, taken: str) -> None:
 
 
 @pytest.mark.semantics("M53")
+@pytest.mark.needs_root
 def test_noexec(world: World, taken: str) -> None:
     mount = world.mount(taken, "noexec")
     with pytest.raises(PermissionError):
@@ -60,6 +63,7 @@ def test_noexec(world: World, taken: str) -> None:
 
 
 @pytest.mark.semantics("M54", "M55")
+@pytest.mark.needs_root
 def test_what_every_mount_has(world: World, taken: str) -> None:
     plain = set(kernel_line(world.mount(taken))[3].split(","))
     assert {"ro", "nosuid", "nodev", "default_permissions", "allow_other"} <= plain
@@ -72,6 +76,7 @@ def test_what_every_mount_has(world: World, taken: str) -> None:
 @pytest.mark.parametrize(
     ("options", "named"), [("rw", "rw"), ("nonsense", "'nonsense'"), ("umask=9", "umask=9")]
 )
+@pytest.mark.needs_root
 def test_refused_options(world: World, taken: str, options: str, named: str) -> None:
     place = world.directory()
     said = world.castfs("mount", taken, place, "-o", options, code=2)
@@ -80,6 +85,7 @@ def test_refused_options(world: World, taken: str, options: str, named: str) -> 
 
 
 @pytest.mark.semantics("M56")
+@pytest.mark.needs_root
 def test_the_last_option_counts(world: World, taken: str) -> None:
     place = world.directory("mnt")
     status = world.castfs(
@@ -91,6 +97,7 @@ def test_the_last_option_counts(world: World, taken: str) -> None:
 
 
 @pytest.mark.semantics("M57")
+@pytest.mark.needs_root
 def test_in_proc_mounts(world: World, taken: str) -> None:
     manifest_id = world.castfs("show", "--json", taken).json["manifest_id"]
     assert kernel_line(world.mount(taken))[0:3:2] == [f"castfs:{manifest_id}", "fuse.castfs"]
@@ -106,6 +113,7 @@ def posix_acl(user: int) -> bytes:
 
 @pytest.mark.semantics("M14")
 @pytest.mark.parametrize("taken_with", [(), ("--xattrs",)])
+@pytest.mark.needs_root
 def test_acls_are_not_enforced(public_world: World, taken_with: tuple[str, ...]) -> None:
     world = public_world
     source = world.directory("source")

@@ -60,6 +60,7 @@ EVERYTHING = {"a": b"new a", "d/b": b"new d/b", "d/e/c": b"new d/e/c"}
 
 
 @pytest.mark.semantics("R1")
+@pytest.mark.needs_root
 def test_everything_comes_back(world: World, varied: Taken, restored: Path) -> None:
     assert describe(restored) == describe(varied.source)
     flags = ["-aHXn", "--checksum", "--delete", "-i"]
@@ -72,6 +73,7 @@ def test_everything_comes_back(world: World, varied: Taken, restored: Path) -> N
 
 
 @pytest.mark.semantics("R2")
+@pytest.mark.needs_root
 def test_owners(world: World) -> None:
     source = world.directory("source")
     os.chown(write(source / "file"), 123, 456)
@@ -119,6 +121,7 @@ def test_a_part(world: World, simple: Taken) -> None:
 
 
 @pytest.mark.semantics("R7")
+@pytest.mark.needs_root
 def test_what_is_refused(world: World) -> None:
     source = world.directory("source")
     for name in ("one", "two"):
@@ -240,6 +243,7 @@ def test_damage(world: World, damage: str) -> None:
 
 
 @pytest.mark.semantics("R4")
+@pytest.mark.needs_root
 def test_umask(world: World, varied: Taken) -> None:
     target = world.base / "masked"
     subprocess.run(

@@ -49,6 +49,7 @@ def walk(root: Path) -> Iterator[tuple[bytes, os.stat_result]]:
 
 @pytest.mark.semantics("M1")
 @pytest.mark.parametrize("oracle", ["find", "rsync", "tar", "diff"])
+@pytest.mark.needs_root
 def test_no_difference(world: World, pair: Pair, oracle: str) -> None:
     source, mount = pair.source, pair.mount
     if oracle == "find":
@@ -68,6 +69,7 @@ def test_no_difference(world: World, pair: Pair, oracle: str) -> None:
 
 
 @pytest.mark.semantics("M2")
+@pytest.mark.needs_root
 def test_names(pair: Pair) -> None:
     assert sorted(os.listdir(os.fsencode(pair.mount / "names"))) == sorted(NAMES)
     assert {path for path, _ in walk(pair.mount)} == {path for path, _ in walk(pair.source)}
@@ -77,6 +79,7 @@ def test_names(pair: Pair) -> None:
 
 
 @pytest.mark.semantics("M3")
+@pytest.mark.needs_root
 def test_names_are_bytes(pair: Pair) -> None:
     assert (pair.mount / "Case").read_bytes() == b"upper"
     assert (pair.mount / "case").read_bytes() == b"lower"
@@ -89,6 +92,7 @@ def test_names_are_bytes(pair: Pair) -> None:
 
 
 @pytest.mark.semantics("M4")
+@pytest.mark.needs_root
 def test_kinds(world: World, pair: Pair) -> None:
     assert {stat.S_IFMT(status.st_mode) for _, status in walk(pair.mount)} == {
         stat.S_IFDIR,
@@ -107,6 +111,7 @@ def test_kinds(world: World, pair: Pair) -> None:
 
 
 @pytest.mark.semantics("M7")
+@pytest.mark.needs_root
 def test_modes(pair: Pair) -> None:
     for bits in (0o000, 0o200, 0o4755, 0o2755, 0o6711, 0o1644, 0o7777, 0o666):
         assert stat.S_IMODE((pair.mount / "modes" / f"{bits:o}").stat().st_mode) == bits
@@ -116,12 +121,14 @@ def test_modes(pair: Pair) -> None:
 
 
 @pytest.mark.semantics("M8")
+@pytest.mark.needs_root
 def test_symlink_modes(pair: Pair) -> None:
     modes = {stat.S_IMODE(s.st_mode) for _, s in walk(pair.mount) if stat.S_ISLNK(s.st_mode)}
     assert modes == {0o777}
 
 
 @pytest.mark.semantics("M9")
+@pytest.mark.needs_root
 def test_without_recorded_owners(world: World) -> None:
     source = world.directory("source")
     os.chown(write(source / "theirs"), 12345, 54321)
@@ -131,6 +138,7 @@ def test_without_recorded_owners(world: World) -> None:
 
 
 @pytest.mark.semantics("M10")
+@pytest.mark.needs_root
 def test_recorded_owners(world: World) -> None:
     source = world.directory("source")
     os.chown(write(source / "theirs"), 12345, 54321)
@@ -145,6 +153,7 @@ def test_recorded_owners(world: World) -> None:
 
 
 @pytest.mark.semantics("M15")
+@pytest.mark.needs_root
 def test_times_of_modification(pair: Pair) -> None:
     times = {path: status.st_mtime_ns for path, status in walk(pair.mount)}
     assert times == {path: status.st_mtime_ns for path, status in walk(pair.source)}
@@ -154,6 +163,7 @@ def test_times_of_modification(pair: Pair) -> None:
 
 
 @pytest.mark.semantics("M16")
+@pytest.mark.needs_root
 def test_other_times(pair: Pair) -> None:
     path = pair.mount / "small"
     before = path.stat()
@@ -166,6 +176,7 @@ def test_other_times(pair: Pair) -> None:
 
 
 @pytest.mark.semantics("M17")
+@pytest.mark.needs_root
 def test_sizes(pair: Pair) -> None:
     for path, status in walk(pair.mount):
         full = os.path.join(os.fsencode(pair.mount), path)
@@ -179,6 +190,7 @@ def test_sizes(pair: Pair) -> None:
 
 
 @pytest.mark.semantics("M18")
+@pytest.mark.needs_root
 def test_blocks(pair: Pair) -> None:
     for _, status in walk(pair.mount):
         assert status.st_blocks == (status.st_size + 511) // 512
@@ -186,6 +198,7 @@ def test_blocks(pair: Pair) -> None:
 
 
 @pytest.mark.semantics("M19")
+@pytest.mark.needs_root
 def test_hard_links(pair: Pair) -> None:
     names = [pair.mount / name for name in ("hard/b first", "hard/third", "a second")]
     assert [path.stat().st_nlink for path in names] == [3, 3, 3]
@@ -198,6 +211,7 @@ def test_hard_links(pair: Pair) -> None:
 
 
 @pytest.mark.semantics("M20")
+@pytest.mark.needs_root
 def test_links_of_directories(pair: Pair) -> None:
     for where, _, _, fd in os.fwalk(pair.mount):
         with os.scandir(fd) as entries:
@@ -206,6 +220,7 @@ def test_links_of_directories(pair: Pair) -> None:
 
 
 @pytest.mark.semantics("M21")
+@pytest.mark.needs_root
 def test_inode_numbers(world: World, pair: Pair) -> None:
     assert pair.mount.stat().st_ino == 1
     numbers = {path: status.st_ino for path, status in walk(pair.mount)}
@@ -217,6 +232,7 @@ def test_inode_numbers(world: World, pair: Pair) -> None:
 
 
 @pytest.mark.semantics("M22")
+@pytest.mark.needs_root
 def test_order_of_listings(pair: Pair) -> None:
     # -f: as the directory gives them; a name with a newline makes two lines here and there.
     names = sorted(os.fsencode(name) for name in os.listdir(pair.source / "names"))
@@ -227,6 +243,7 @@ def test_order_of_listings(pair: Pair) -> None:
 
 
 @pytest.mark.semantics("M23")
+@pytest.mark.needs_root
 def test_listings_agree_with_lstat(pair: Pair) -> None:
     for where, _, _, fd in os.fwalk(os.fsencode(pair.mount)):
         with os.scandir(fd) as entries:
@@ -238,6 +255,7 @@ def test_listings_agree_with_lstat(pair: Pair) -> None:
 
 
 @pytest.mark.semantics("M26")
+@pytest.mark.needs_root
 def test_targets(world: World, pair: Pair) -> None:
     for path, status in walk(pair.source):
         if stat.S_ISLNK(status.st_mode):

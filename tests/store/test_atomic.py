@@ -37,6 +37,7 @@ def test_a_file_is_replaced_as_a_whole(place: Path) -> None:
     assert sorted(os.listdir(place)) == ["file", "link"]
 
 
+@pytest.mark.needs_root
 def test_what_is_no_file_is_written_to(place: Path) -> None:
     os.mkfifo(place / "fifo")
     reader = os.open(place / "fifo", os.O_RDONLY | os.O_NONBLOCK)
@@ -114,6 +115,7 @@ def test_what_the_kernel_says_of_itself_and_its_filesystems(tmp_path: Path) -> N
             call(fd)
 
 
+@pytest.mark.needs_root
 def test_no_clone_on_a_filesystem_that_cannot(small_disk: Path, tmp_path: Path) -> None:
     (small_disk / "a").write_bytes(b"x")
     with (small_disk / "a").open("rb") as source, (small_disk / "b").open("wb") as target:

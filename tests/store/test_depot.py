@@ -205,6 +205,7 @@ def group() -> str:
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
+@pytest.mark.needs_root
 def test_a_groups_store(tmp_path: Path, source: Path, group: str, umask: int) -> None:
     gid = grp.getgrnam(group).gr_gid
     before = os.umask(umask)

@@ -179,6 +179,7 @@ def read_only(store: Store, snapshot: Snapshot) -> Iterator[Store]:
         subprocess.run(["umount", "-l", path], check=True, timeout=10)
 
 
+@pytest.mark.needs_root
 def test_a_reader_that_may_not_write_holds_the_files_themselves(
     store: Store, snapshot: Snapshot, read_only: Store
 ) -> None:
@@ -197,6 +198,7 @@ def test_a_reader_that_may_not_write_holds_the_files_themselves(
     assert [is_free(path) for path in files_of(snapshot)] == [True, True]
 
 
+@pytest.mark.needs_root
 def test_restore_from_a_read_only_store(
     snapshot: Snapshot, read_only: Store, source: Path, tmp_path: Path
 ) -> None:
@@ -215,6 +217,7 @@ def test_a_copy_without_lock_files_can_be_read(
         assert protected
 
 
+@pytest.mark.needs_root
 def test_where_even_that_is_refused_the_reader_is_told(
     store: Store, snapshot: Snapshot, read_only: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,7 @@ def cut_at(
     return cutter.count
 
 
+@pytest.mark.needs_root
 def test_power_cut(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # About 90 operations; which ones they are may differ by a few with the umask or the Python.
     chosen = set(random.Random(5).sample(range(1, 90), 8))

@@ -71,12 +71,14 @@ def descriptor(blobs: Depot) -> Iterator[int]:
     os.close(fd)
 
 
+@pytest.mark.needs_root
 def test_a_blob_that_changes_its_size_after_it_was_opened(blobs: Depot, descriptor: int) -> None:
     os.truncate(path_of(blobs, LARGE), 100)
     with pytest.raises(BlobError):
         list(iter_verified(descriptor, b"f", digest_of(LARGE), len(LARGE)))
 
 
+@pytest.mark.needs_root
 def test_a_blob_that_grows_gives_no_more_than_its_size(blobs: Depot, descriptor: int) -> None:
     with path_of(blobs, LARGE).open("ab") as file:
         file.write(b"more" * 10**6)

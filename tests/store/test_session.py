@@ -208,6 +208,7 @@ def test_another_owners_blob_that_cannot_be_touched_is_replaced_by_an_own_copy(
     check_store(store.path)
 
 
+@pytest.mark.needs_root
 def test_staging_and_blobs_on_two_filesystems_are_refused(
     store: Store, source: Path, tmp_path: Path
 ) -> None:
@@ -294,6 +295,7 @@ def test_a_staging_area_for_a_second_process(session: WriteSession) -> None:
     assert other.depot.blobs.size(digest_of(data)) == len(data)
 
 
+@pytest.mark.needs_root
 def test_cloning_where_the_filesystem_can(tmp_path: Path) -> None:
     """btrfs: the blob shares its extents with the source."""
     image, disk = tmp_path / "image", tmp_path / "disk"
