@@ -64,12 +64,13 @@ def start_mount(
         stack.enter_context(registry.starting(request.mountpoint))
         check_free(request.mountpoint)
         if not foreground:
-            status = _start_daemon(request, timeout)
-            status = replace(status, warnings=warnings + status.warnings)
             try:
+                status = _start_daemon(request, timeout)
+                status = replace(status, warnings=warnings + status.warnings)
                 on_ready(status)
             except BaseException:
-                stop_process(status.pid, request)
+                # A signal may come at any moment, also after the mount was ready.
+                _take_back(request)
                 raise
             return status
         from castfs.mount.serving import serve
@@ -168,6 +169,13 @@ def _iter_messages(fd: int, deadline: float) -> Iterator[dict[str, Any]]:
         *lines, buffered = (buffered + data).split(b"\n")
         for line in lines:
             yield json.loads(line)
+
+
+def _take_back(request: MountRequest) -> None:
+    """End what serves the place, which nobody else can have taken meanwhile."""
+    entry = registry.find_entry(request.mountpoint)
+    if entry is not None and entry[1]:
+        stop_process(entry[0].pid, request)
 
 
 def stop_process(pid: int | None, request: MountRequest) -> None:

@@ -40,11 +40,18 @@ def run_in_mount(
     """
     if not argv:
         raise UsageError("there is no command to run", hint="give one after `--`")
-    status = start_mount(request, on_ready=on_ready)
+    mounted: list[MountStatus] = []
+
+    def ready(status: MountStatus) -> None:
+        mounted.append(status)
+        on_ready(status)
+
+    # A signal may come between any two steps.
     try:
-        return _run(argv, status)
+        return _run(argv, start_mount(request, on_ready=ready))
     finally:
-        _end(status, request)
+        for status in mounted:
+            _end(status, request)
 
 
 def _run(argv: Sequence[str], status: MountStatus) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 from castfs import settings
 from castfs.diff import DiffResult, compare_trees
+from castfs.errors import StoreError
 from castfs.ingest import ScanOptions, scan
 from castfs.manifest import Tree, read_manifest_file
 from castfs.progress import SILENT, Progress
@@ -38,6 +40,10 @@ def diff(
         else:
             depot = depot or open_depot()
             trees.append(resolve_snapshot(depot, word).manifest.tree)
+    if depot is None and None in trees:
+        # Needed for nothing but to leave it out of a directory that it lies in.
+        with contextlib.suppress(StoreError):
+            depot = open_depot()
     # A directory is asked for what the other side has recorded.
     known = [tree for tree in trees if tree is not None]
     options = ScanOptions(

@@ -133,6 +133,13 @@ def test_options_that_mean_nothing(castfs: Run, tree: Path) -> None:
     assert "change that option" in said
 
 
+def test_the_store_in_a_directory_is_no_difference(castfs: Run, tree: Path, tmp_path: Path) -> None:
+    inside, copy = tree / "store", tmp_path / "m.json"
+    castfs("ingest", tree, "--store", inside, "-o", copy)
+    said = castfs("diff", "--store", inside, copy, f"{tree}/", "--json").json
+    assert [change["path"] for change in said["changes"]] in ([], [""])
+
+
 def test_tags_are_told_once(castfs: Run, tree: Path) -> None:
     taken = castfs("ingest", "-q", tree, "--tag", "a", "--tag", "b", "--tag", "a").text.strip()
     assert castfs("show", "--json", taken).json["record"]["tags"] == ["a", "b"]
