@@ -28,6 +28,22 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
+#: f_type of other filesystems that are this machine's own, so that every lock on them is this
+#: kernel's (linux/magic.h and the filesystems' sources).
+_OTHER_LOCAL_MAGIC = {
+    0x794C7630: "overlayfs",
+    0x2FC12FC1: "zfs",
+    0xCA451A4E: "bcachefs",
+    0x3153464A: "jfs",
+    0x52654973: "reiserfs",
+    0x3434: "nilfs2",
+    0x858458F6: "ramfs",
+    0x4D44: "vfat",
+    0x2011BAB0: "exfat",
+    0x7366746E: "ntfs3",
+}
+
+
 def syncfs(fd: int) -> None:
     """Write everything dirty on the filesystem of `fd` to its medium (syncfs(2))."""
     if _libc().syncfs(fd) != 0:
@@ -42,6 +58,16 @@ def filesystem_magic(fd: int) -> int:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return int(buffer[0]) & 0xFFFFFFFF
+
+
+def is_local(fd: int) -> bool:
+    """Is the filesystem of `fd` known to be this machine's own?"""
+    magic = filesystem_magic(fd)
+    return magic in SYNCFS_MAGIC or magic in _OTHER_LOCAL_MAGIC
+
+
+def has_reliable_syncfs(fd: int) -> bool:
+    return filesystem_magic(fd) in SYNCFS_MAGIC and kernel_version() >= (5, 8)
 
 
 def clone_file(source_fd: int, target_fd: int) -> bool:

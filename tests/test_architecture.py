@@ -20,7 +20,7 @@ ROOMS_BY_RANK = (
     ("manifest", "ignore"),
     ("store",),
     ("tree",),
-    ("ingest", "restore", "archive", "diff", "verify", "gc", "catalog", "transfer"),
+    ("ingest", "restore", "archive", "diff", "retention", "verify", "gc", "catalog", "transfer"),
     ("view",),
     ("mount",),
     ("repository", "runs", "older", "code"),

@@ -15,8 +15,11 @@ from castfs.cli.tables import print_table
 from castfs.cli.units import format_size, format_time
 from castfs.cli.words import TEXT
 from castfs.errors import DamageError
+from castfs.repository.results import DeletedSnapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from castfs.store import Record
 
 #: Digits of an id that are shown: those of its time, to the millisecond.
@@ -29,6 +32,7 @@ ID_DIGITS = 12
 @click.option(
     "--tag", "tags", type=TEXT, multiple=True, help="Only those with this tag (repeatable)."
 )
+@click.option("--deleted", is_flag=True, help="List what is in the trash instead.")
 @click.option("-n", "--limit", type=click.IntRange(min=1), help="Only the newest N.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the ids alone, whole.")
 @json_option
@@ -38,6 +42,7 @@ def command(
     source: str | None,
     name: str | None,
     tags: tuple[str, ...],
+    deleted: bool,
     limit: int | None,
     quiet: bool,
     as_json: bool,
@@ -53,50 +58,59 @@ def command(
       castfs list --source ./repo -n 5
       castfs list --name sensors --json
       castfs show $(castfs list -q -n 1)
+      castfs list --deleted
     """
     refuse_both(as_json, quiet)
     store = invocation.open_store()
     damage: DamageError | None = None
-    records: list[Record] = []
+    found: list[Record | DeletedSnapshot] = []
     try:
-        found = store.iter_snapshots(source=source, name=name, tags=tags)
-        for record in itertools.islice(found, limit):
-            records.append(record)  # those before the damage count
+        listing: Iterator[Record | DeletedSnapshot] = (
+            store.iter_deleted(source=source, name=name, tags=tags)
+            if deleted
+            else store.iter_snapshots(source=source, name=name, tags=tags)
+        )
+        for each in itertools.islice(listing, limit):
+            found.append(each)  # those before the damage count
     except DamageError as exc:
         damage = exc
     if as_json:
-        print_document(records)
+        print_document(found)
     elif quiet:
-        output.lines(record.id for record in records)
-    elif records:
-        print_records(records)
+        output.lines(each.id for each in found)
+    elif found:
+        print_snapshots(found)
     elif damage is None:
-        output.note(
-            f"no such snapshots in {store.path}"
-            if source is not None or name is not None or tags
-            else f"no snapshots in {store.path}"
-        )
+        such = "such " if source is not None or name is not None or tags else ""
+        where = "the trash of " if deleted else ""
+        output.note(f"no {such}snapshots in {where}{store.path}")
     if damage is not None:
         raise damage
 
 
-def print_records(records: Sequence[Record]) -> None:
-    digits = unique_digits([record.id for record in records])
-    print_table(
-        ("ID", "DATE", "NAME", ">FILES", ">SIZE", "MANIFEST", "SOURCE"),
-        [
-            (
-                record.id[:digits],
-                format_time(record.created_at),
-                record.name or "",
-                f"{record.file_count:,}",
-                format_size(record.total_size_bytes),
-                record.manifest[:ID_DIGITS],
-                record.source,
-            )
-            for record in records
-        ],
-    )
+def print_snapshots(listed: Sequence[Record | DeletedSnapshot]) -> None:
+    deleted = isinstance(listed[0], DeletedSnapshot)
+    digits = unique_digits([each.id for each in listed])
+    titles = ["ID", "DATE", "NAME", ">FILES", ">SIZE", "MANIFEST", "SOURCE"]
+    if deleted:
+        titles.insert(2, "DELETED")
+    print_table(titles, [row(each, digits) for each in listed])
+
+
+def row(listed: Record | DeletedSnapshot, digits: int) -> list[str]:
+    record = listed.record if isinstance(listed, DeletedSnapshot) else listed
+    cells = [
+        record.id[:digits],
+        format_time(record.created_at),
+        record.name or "",
+        f"{record.file_count:,}",
+        format_size(record.total_size_bytes),
+        record.manifest[:ID_DIGITS],
+        record.source,
+    ]
+    if isinstance(listed, DeletedSnapshot):
+        cells.insert(2, format_time(listed.deleted_at))
+    return cells
 
 
 def unique_digits(ids: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ from castfs.cli.invocation import Invocation
 from castfs.cli.output import one_line
 from castfs.cli.units import format_time
 from castfs.errors import CastfsError
+from castfs.store.trash import iter_trash
 
 #: Records that are read for one press of Tab: about 20 ms.
 _RECORDS = 500
@@ -25,6 +26,9 @@ class SnapshotWord(click.ParamType[str]):
 
     name = "snapshot"
 
+    def __init__(self, *, deleted: bool = False) -> None:
+        self._deleted = deleted
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not value:
             self.fail("the snapshot's name is empty", param, ctx)
@@ -33,7 +37,7 @@ class SnapshotWord(click.ParamType[str]):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        return complete_snapshot(ctx, incomplete)
+        return complete_snapshot(ctx, incomplete, deleted=self._deleted)
 
 
 SNAPSHOT = SnapshotWord()
@@ -43,7 +47,21 @@ def snapshot_argument(name: str = "snapshot") -> Callable[[Decorated], Decorated
     return click.argument(name, metavar=name.upper(), type=SNAPSHOT)
 
 
-def complete_snapshot(context: click.Context, incomplete: str) -> list[CompletionItem]:
+def snapshot_arguments(
+    *, deleted: bool = False, required: bool = True
+) -> Callable[[Decorated], Decorated]:
+    return click.argument(
+        "snapshots",
+        metavar="SNAPSHOT..." if required else "[SNAPSHOT...]",
+        type=SnapshotWord(deleted=deleted),
+        nargs=-1,
+        required=required,
+    )
+
+
+def complete_snapshot(
+    context: click.Context, incomplete: str, *, deleted: bool = False
+) -> list[CompletionItem]:
     """Ids (12 digits) and names that begin with `incomplete`; files too once it has a `/`."""
     if "/" in incomplete:
         return [CompletionItem(incomplete, type="file")]
@@ -51,11 +69,8 @@ def complete_snapshot(context: click.Context, incomplete: str) -> list[Completio
     found: dict[str, str] = {}
     try:
         depot = invocation.open_store().depot
-        for record_id in itertools.islice(depot.iter_record_ids(), _RECORDS):
-            try:
-                record = depot.read_record(record_id)
-            except (CastfsError, OSError):
-                continue
+        records = (t.record for t in iter_trash(depot, [])) if deleted else depot.iter_records([])
+        for record in itertools.islice(records, _RECORDS):
             what = one_line(f"{format_time(record.created_at)} {record.source}")
             found.setdefault(record.id[:12], what)
             if record.name:

@@ -48,6 +48,11 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Store": {
         "init": Entry("init", "Create a store."),
         "stats": Entry("stats", "Show what the store holds and what sharing saved."),
+        "verify": Entry("verify", "Check that everything is there and undamaged; repair."),
+        "rm": Entry("rm", "Move snapshots to the trash, or delete them for good."),
+        "undelete": Entry("undelete", "Take snapshots out of the trash."),
+        "forget": Entry("forget", "Remove snapshots by a policy of what to keep."),
+        "gc": Entry("gc_", "Free what no snapshot, mount or ingest needs."),
     },
     "Help": {
         "help": Entry("help", "Explain a verb or a topic."),
@@ -81,10 +86,10 @@ WORDS_OF_OTHERS = {
     "prune": "gc",
     "delete": "rm",
     "remove": "rm",
+    "untrash": "undelete",
+    "expire": "forget",
+    "clean": "gc",
 }
-
-#: Verbs that are decided and not built yet.
-LATER = ("verify", "gc", "rm", "undelete", "forget")
 
 
 class VerbGroup(click.Group):
@@ -136,13 +141,6 @@ class VerbError(click.UsageError):
 def unknown_verb(word: str, ctx: click.Context) -> VerbError:
     message = f"castfs has no verb `{word}`"
     ours = WORDS_OF_OTHERS.get(word, word)
-    if ours in LATER:
-        later = f"`castfs {ours}` comes with a later version"
-        if ours == word:
-            return VerbError(later, ctx, hint="see `castfs --help` for the verbs of this one")
-        return VerbError(
-            message, ctx, hint=f"it will be `castfs {ours}`, which comes with a later version"
-        )
     if ours != word:
         return VerbError(message, ctx, hint=f"it is `castfs {ours}`")
     close = difflib.get_close_matches(word, [*VERBS, *WORDS_OF_OTHERS], n=1)

@@ -14,6 +14,12 @@ from castfs.errors import UsageError
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(I?B?)", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w|y)(?![a-z])")
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern}\s*)+")
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800, "y": 365 * 86400}
+#: A thousand years: every date that can be computed with it exists.
+_DURATION_MAX = 1000 * 365 * 86400
+
 
 class PathWord(click.ParamType[Path]):
     """A path of the disk. An empty one is what a shell makes of an unset variable, and would mean
@@ -111,9 +117,36 @@ def parse_size(text: str) -> int | None:
     return int(number) * factor if "." not in number else int(float(number) * factor)
 
 
+class DurationWord(click.ParamType[float]):
+    """Seconds: `90s`, `30m`, `12h`, `30d`, `2w`, `1y`, `1h30m`; a number alone is 0 only."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        seconds = parse_duration(value)
+        if seconds is None:
+            self.fail(f"{value!r} is not a duration like 90s, 30m, 12h, 30d or 2w", param, ctx)
+        return seconds
+
+
+def parse_duration(text: str) -> float | None:
+    text = text.strip().lower()
+    if text == "0":
+        return 0.0
+    if not _DURATION.fullmatch(text):
+        return None
+    seconds = sum(float(n) * _SECONDS[unit] for n, unit in _DURATION_PART.findall(text))
+    return seconds if seconds <= _DURATION_MAX else None
+
+
 PATH = PathWord()
 ENTRY = EntryWord()
 TEXT = TextWord()
 NAME = NameWord()
 KEY_VALUE = KeyValueWord()
 SIZE = SizeWord()
+DURATION = DurationWord()

@@ -5,6 +5,7 @@ from castfs.manifest.codec import (
     compute_fingerprint,
     compute_id,
     decode_manifest,
+    decode_stored,
     encode_manifest,
     is_stored_whole,
     make_manifest,
@@ -13,8 +14,10 @@ from castfs.manifest.codec import (
 from castfs.manifest.model import Directory, Entry, File, Manifest, Symlink, Tree, encode_xattrs
 from castfs.manifest.older import read_older
 from castfs.manifest.parsing import parse_manifest, read_manifest_file
+from castfs.manifest.references import ID_WITHIN, iter_references, peek_id
 
 __all__ = [
+    "ID_WITHIN",
     "Directory",
     "Entry",
     "File",
@@ -25,12 +28,15 @@ __all__ = [
     "compute_fingerprint",
     "compute_id",
     "decode_manifest",
+    "decode_stored",
     "encode_manifest",
     "encode_xattrs",
     "is_stored_whole",
+    "iter_references",
     "make_manifest",
     "order_canonically",
     "parse_manifest",
+    "peek_id",
     "read_manifest_file",
     "read_older",
 ]

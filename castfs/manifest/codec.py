@@ -18,6 +18,7 @@ from typing import Annotated, Final, Literal, TypeVar
 import msgspec
 
 from castfs.digest import Digest
+from castfs.errors import ManifestError
 from castfs.manifest.checks import check_tree, decode_keys
 from castfs.manifest.explaining import explain_failure
 from castfs.manifest.model import (
@@ -50,7 +51,9 @@ _encoder = msgspec.json.Encoder()
 E = TypeVar("E", bound=Entry)
 
 
-class _Header(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Header(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The keys that describe, in their order."""
+
     created_at: _Seconds
     file_count: Size
     fingerprint: Sha256
@@ -61,7 +64,7 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     version: Literal[1]
 
 
-class _Wire(_Header, kw_only=True):
+class _Wire(Header, kw_only=True):
     dirs: dict[str, Directory]
     files: dict[str, File]
     root: Directory
@@ -108,7 +111,7 @@ def encode_tree(tree: Tree) -> Iterator[bytes]:
 def encode_manifest(manifest: Manifest) -> Iterator[bytes]:
     """The bytes of a manifest file, a piece at a time."""
     tree = manifest.tree
-    header = _Header(
+    header = Header(
         created_at=manifest.created_at,
         file_count=len(tree.files),
         fingerprint=manifest.fingerprint,
@@ -133,22 +136,32 @@ def is_stored_whole(manifest: Manifest, pieces: Iterable[bytes | memoryview]) ->
     ours = b"".join(itertools.islice(encode_manifest(manifest), 1)) + b"}"
     pieces = iter(pieces)
     first = bytes(next(pieces, b""))
-    end = first.find(_TREE_START)  # no text has it: JSON escapes the quotes inside
     try:
-        theirs = msgspec.json.decode(first[: max(end, 0)] + b"}", type=_Header)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        theirs, start = split_header(first)
+    except ManifestError:
         return False
-    if _encoder.encode(theirs)[:-1] != first[:end]:
-        return False
-    wanted = msgspec.json.decode(ours, type=_Header)
+    wanted = msgspec.json.decode(ours, type=Header)
     theirs.created_at, theirs.source_path = wanted.created_at, wanted.source_path
     state = hashlib.sha256(b"{")
-    last = first[end + 1 :]
+    last = first[start:]
     for piece in pieces:
         state.update(last)
         last = bytes(piece)
     state.update(last[:-1])
     return theirs == wanted and last[-1:] == b"\n" and state.hexdigest() == manifest.id
+
+
+def split_header(first: bytes) -> tuple[Header, int]:
+    """What a file whose first bytes these are says of its tree, and where the tree's bytes begin
+    (after the `{`, which is the header's). ManifestError."""
+    end = first.find(_TREE_START)  # no text has it: JSON escapes the quotes inside
+    try:
+        header = msgspec.json.decode(first[: max(end, 0)] + b"}", type=Header)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise bad_manifest(exc) from exc
+    if _encoder.encode(header)[:-1] != first[:end]:
+        raise bad_manifest("its header is not in canonical form")
+    return header, end + 1
 
 
 def compute_id(tree: Tree) -> Digest:
@@ -224,6 +237,20 @@ def decode_manifest(raw: bytes) -> Manifest:
         raise bad_manifest(f"its tree is not the one that its id {wire.id} names")
     if compute_fingerprint(tree.files) != wire.fingerprint:
         raise bad_manifest("fingerprint does not match its files")
+    return manifest
+
+
+def decode_stored(raw: bytes, manifest_id: Digest) -> Manifest:
+    """The manifest of that id, from its file in a store. ManifestError names it."""
+    try:
+        manifest = decode_manifest(raw)
+    except ManifestError as exc:
+        raise ManifestError(f"manifest {manifest_id}: {exc.message}", hint=exc.hint) from exc
+    if manifest.id != manifest_id:
+        raise ManifestError(
+            f"manifest {manifest_id} holds another tree ({manifest.id})",
+            hint="ingest the same tree again, or import its manifest",
+        )
     return manifest
 
 

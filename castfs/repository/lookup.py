@@ -9,8 +9,8 @@ from pathlib import Path
 
 from castfs import settings
 from castfs.digest import Digest
-from castfs.errors import DamageError, ManifestError, NoStoreError, StoreError
-from castfs.manifest import Manifest, decode_manifest, read_manifest_file
+from castfs.errors import NoStoreError, StoreError
+from castfs.manifest import Manifest, decode_stored, read_manifest_file
 from castfs.paths import display
 from castfs.repository import naming
 from castfs.repository.snapshot import Snapshot
@@ -37,16 +37,7 @@ def resolve_snapshot(depot: Depot, word: str) -> Snapshot:
 
 def load_manifest(depot: Depot, manifest_id: Digest) -> Manifest:
     """A manifest of a store. DamageError names it."""
-    try:
-        manifest = decode_manifest(depot.read_manifest(manifest_id))
-    except ManifestError as exc:
-        raise ManifestError(f"manifest {manifest_id}: {exc.message}", hint=exc.hint) from exc
-    if manifest.id != manifest_id:
-        raise DamageError(
-            f"manifest {manifest_id} holds another tree ({manifest.id})",
-            hint="ingest the same tree again, or import its manifest",
-        )
-    return manifest
+    return decode_stored(depot.read_manifest(manifest_id), manifest_id)
 
 
 def load_manifest_file(path: Path, *, depot: Depot | None) -> Snapshot:

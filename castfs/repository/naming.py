@@ -11,9 +11,11 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from castfs.digest import Digest
 from castfs.errors import AmbiguousError, DamageError, NotFoundError, UsageError
+from castfs.manifest import read_manifest_file
 from castfs.paths import display, shown
 from castfs.store import Depot, Record
 
@@ -68,9 +70,15 @@ def describe_record(record: Record) -> str:
     return shown(f"{record.id} {record.created_at[:19]}{name} {record.source}".encode())
 
 
-def find_records(records: Sequence[Record], word: str) -> list[Record]:
-    """Those of a store's `records` (newest first) that `word` can mean, in the same order."""
-    named = {record.id for record in _find_by_name(records, word)}
+def find_records(
+    records: Sequence[Record], word: str, *, newest_of_name: bool = True
+) -> list[Record]:
+    """Those of a store's `records` (newest first) that `word` can mean, in the same order. A name
+    alone means the newest of it, or all."""
+    if newest_of_name or not any(record.name == word for record in records):
+        named = {record.id for record in _find_by_name(records, word)}
+    else:
+        named = {record.id for record in records if record.name == word}
     is_prefix = _PREFIX.fullmatch(word) is not None
     return [r for r in records if r.id in named or (is_prefix and _has_prefix(r, word))]
 
@@ -115,21 +123,44 @@ def resolve(depot: Depot, word: str) -> Named:
     return Named(Digest(manifests.pop()), records[0] if records else None)
 
 
-def resolve_record(depot: Depot, word: str) -> Record:
-    """The one record that `word` means: for verbs that change records."""
-    damaged: list[DamageError] = []
-    records = find_records(list(depot.iter_records(damaged)), word)
-    _check_certain(word, bool(records), damaged)
-    if not records:
+def pick_record(
+    depot: Depot, records: Sequence[Record], damaged: Sequence[DamageError], word: str
+) -> Record:
+    """The one of `records` that `word` means: for verbs that change records.
+
+    A manifest file means the record of its tree. What means several is refused, and a name does if
+    several have it: nobody says "remove `run`" and means one of ten. NotFoundError, AmbiguousError.
+    """
+    found = match_records(depot, records, damaged, word, newest_of_name=False)
+    if len(found) > 1:
+        raise _ambiguous(word, [describe_record(record) for record in found])
+    return found[0]
+
+
+def match_records(
+    depot: Depot,
+    records: Sequence[Record],
+    damaged: Sequence[DamageError],
+    word: str,
+    *,
+    newest_of_name: bool = True,
+) -> list[Record]:
+    """All of `records` that `word` means, at least one. NotFoundError; DamageError if one of those
+    that are `damaged` might be meant, too."""
+    if is_file_name(word):
+        manifest_id = read_manifest_file(Path(word)).id
+        found = [record for record in records if record.manifest == manifest_id]
+    else:
+        found = find_records(records, word, newest_of_name=newest_of_name)
+    _check_certain(word, bool(found), damaged)
+    if not found:
         raise _not_found(depot, word)
-    if len(records) > 1:
-        raise _ambiguous(word, [describe_record(record) for record in records])
-    return records[0]
+    return found
 
 
 def _check_certain(word: str, found: bool, damaged: Sequence[DamageError]) -> None:
     """An id says what it means; a newer record of a name may be among the damaged ones."""
-    if damaged and not (found and _PREFIX.fullmatch(word)):
+    if damaged and not (found and (is_file_name(word) or _PREFIX.fullmatch(word))):
         raise damaged[0]
 
 

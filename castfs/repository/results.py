@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from castfs.ingest.options import Ignored, SkippedEntry
+from castfs.retention import Group
+from castfs.store import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,3 +69,23 @@ class ImportResult:
     new_manifest: bool
     added_count: int
     added_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedSnapshot:
+    """A snapshot in the trash. `deleted_at` is RFC 3339 in UTC."""
+
+    deleted_at: str
+    record: Record
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetResult:
+    """What a policy keeps and removes; with `dry_run` nothing was moved to the trash."""
+
+    dry_run: bool
+    groups: tuple[Group, ...]

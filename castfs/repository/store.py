@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,19 @@ from castfs.store import Depot, Record, ensure_depot, open_depot
 
 if TYPE_CHECKING:
     from castfs.diff import DiffResult
+    from castfs.gc import GcOptions, GcResult
     from castfs.ingest.options import ScanOptions
     from castfs.mount import MountOptions, MountStatus
-    from castfs.repository.results import Found, ImportResult, IngestResult, StoreStats
+    from castfs.repository.results import (
+        DeletedSnapshot,
+        ForgetResult,
+        Found,
+        ImportResult,
+        IngestResult,
+        StoreStats,
+    )
+    from castfs.retention import Policy
+    from castfs.verify import VerifyOptions, VerifyResult
 
 
 class Store:
@@ -51,17 +61,10 @@ class Store:
         """The records, newest first; only those of `source` (a directory, as it was recorded or as
         it is found from here), of `name`, with all of `tags`. DamageError after the readable ones,
         if any cannot be read."""
-        wanted = None
-        if source is not None:
-            given = (source, os.path.abspath(source), os.path.realpath(source))
-            wanted = {escape(os.fsencode(path)) for path in given}
+        is_wanted = _record_filter(source, name, tags)
         damaged: list[DamageError] = []
         for record in self._depot.iter_records(damaged):
-            if (
-                (wanted is None or record.source in wanted)
-                and (name is None or record.name == name)
-                and set(tags) <= set(record.tags)
-            ):
+            if is_wanted(record):
                 yield record
         if damaged:
             raise damaged[0]
@@ -145,6 +148,95 @@ class Store:
             progress=progress,
         )
 
+    # Removing and collecting ---------------------------------------------------------------
+
+    def remove(self, *words: str) -> list[Record]:
+        """Move snapshots to the trash: all of them, or none. NotFoundError, AmbiguousError."""
+        from castfs.repository.removing import remove
+
+        return remove(self._depot, words)
+
+    def remove_for_good(self, *words: str) -> list[Record]:
+        """Delete snapshots, in the trash or not. Their contents go at the next collection.
+
+        NotFoundError, AmbiguousError; BusyError for those that a reader holds which cannot say so
+        in the store."""
+        from castfs.repository.removing import find_for_good, remove_for_good
+
+        records = find_for_good(self._depot, words)
+        remove_for_good(self._depot, records)
+        return records
+
+    def undelete(self, *words: str) -> list[Record]:
+        """Take snapshots out of the trash: all of them, or none. NotFoundError, AmbiguousError."""
+        from castfs.repository.removing import undelete
+
+        return undelete(self._depot, words)
+
+    def iter_deleted(
+        self, *, source: str | None = None, name: str | None = None, tags: Collection[str] = ()
+    ) -> Iterator[DeletedSnapshot]:
+        """What is in the trash, the last deleted first; otherwise as `iter_snapshots`."""
+        from castfs.repository.removing import iter_deleted
+
+        is_wanted = _record_filter(source, name, tags)
+        damaged: list[DamageError] = []
+        for deleted in iter_deleted(self._depot, damaged):
+            if is_wanted(deleted.record):
+                yield deleted
+        if damaged:
+            raise damaged[0]
+
+    def plan_forget(
+        self, policy: Policy, *, source: str | None = None, name: str | None = None
+    ) -> ForgetResult:
+        """What `forget` would do."""
+        return self._forget(policy, source, name, dry_run=True)
+
+    def forget(
+        self, policy: Policy, *, source: str | None = None, name: str | None = None
+    ) -> ForgetResult:
+        """Move to the trash what `policy` does not keep of the snapshots that `iter_snapshots`
+        would give. UsageError for one that keeps nothing; DamageError, with nothing moved, if a
+        record cannot be read."""
+        return self._forget(policy, source, name, dry_run=False)
+
+    def _forget(
+        self, policy: Policy, source: str | None, name: str | None, *, dry_run: bool
+    ) -> ForgetResult:
+        from castfs.repository.removing import forget
+
+        records = list(self.iter_snapshots(source=source, name=name))
+        return forget(self._depot, policy, records, dry_run=dry_run)
+
+    def plan_gc(self, options: GcOptions | None = None, *, progress: Progress = SILENT) -> GcResult:
+        """What `gc` would delete now."""
+        from castfs.gc import collect
+
+        return collect(self._depot, options, dry_run=True, progress=progress)
+
+    def gc(self, options: GcOptions | None = None, *, progress: Progress = SILENT) -> GcResult:
+        """Delete the contents that nothing needs. BusyError, DamageError, StoreError: see
+        `castfs.gc.collect`."""
+        from castfs.gc import collect
+
+        return collect(self._depot, options, progress=progress)
+
+    def verify(
+        self,
+        *words: str,
+        options: VerifyOptions | None = None,
+        progress: Progress = SILENT,
+    ) -> VerifyResult:
+        """Check the store, or only the snapshots that are named. Damage is a result, not an error.
+
+        NotFoundError; SourceError or UsageError for a place to repair from; StoreError."""
+        from castfs.repository.removing import find_everywhere
+        from castfs.verify import verify_store
+
+        chosen = {record.id for record in find_everywhere(self._depot, words)} if words else None
+        return verify_store(self._depot, options, chosen=chosen, progress=progress)
+
     # Mounting -------------------------------------------------------------------------------
 
     def mount(
@@ -159,6 +251,20 @@ class Store:
         from castfs.repository.mounting import mount_request
 
         return start_mount(mount_request(self.resolve(word), Path(mountpoint), options))
+
+
+def _record_filter(
+    source: str | None, name: str | None, tags: Collection[str]
+) -> Callable[[Record], bool]:
+    sources = None
+    if source is not None:
+        given = (source, os.path.abspath(source), os.path.realpath(source))
+        sources = {escape(os.fsencode(path)) for path in given}
+    return lambda record: (
+        (sources is None or record.source in sources)
+        and (name is None or record.name == name)
+        and set(tags) <= set(record.tags)
+    )
 
 
 def open_store(path: str | os.PathLike[str] | None = None, *, create: bool = False) -> Store:

@@ -99,6 +99,22 @@ class Depot:
         """May this process add a lease (and so everything else)?"""
         return os.access(self.leases_dir, os.W_OK | os.X_OK, effective_ids=True)
 
+    @property
+    def quarantine_dir(self) -> Path:
+        return self.path / "quarantine"
+
+    @property
+    def collector_lock(self) -> Path:
+        return self.path / "gc.lock"
+
+    def stamp_ns(self) -> int:
+        """Now, in nanoseconds, by the clock that stamps the store's files.
+
+        Never `time.time()`: a server has its own clock, and file stamps lag by a tick.
+        """
+        os.utime(self.collector_lock)
+        return os.stat(self.collector_lock).st_mtime_ns
+
     def manifest_path(self, manifest_id: str) -> Path:
         return self.manifests_dir / manifest_id[:2] / f"{manifest_id}.json"
 

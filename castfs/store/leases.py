@@ -24,13 +24,17 @@ import msgspec
 from castfs import syscalls
 from castfs.errors import StoreError
 
-#: How often an owner touches its lease, in seconds. Others give it up after 24 h without.
+#: How often an owner touches its lease, in seconds, and after how long without that others give
+#: it up where they cannot test its flock.
 HEARTBEAT_SECONDS = 600.0
+HEARTBEAT_LIMIT_SECONDS = 24 * 3600
+#: Bytes that certainly hold a header: a purpose names one path, of four times PATH_MAX at most.
+HEADER_MAX = 1 << 16
 
 
 class LeaseHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The first line. `boot_id` decides whether the flock can be tested here; pid and host are for
-    people (a container has its own)."""
+    people (a container has its own). `stamp_ns` is when it began, by the store's clock."""
 
     kind: Literal["writer", "reader"]
     boot_id: str
@@ -38,6 +42,19 @@ class LeaseHeader(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     purpose: str
     started_at: float
+    stamp_ns: int = 0
+
+
+_header_decoder = msgspec.json.Decoder(LeaseHeader)
+
+
+def decode_header(raw: bytes) -> tuple[LeaseHeader, int] | None:
+    """The header of a lease's first bytes and where its digests begin; None if it is torn."""
+    line, newline, _ = raw.partition(b"\n")
+    try:
+        return (_header_decoder.decode(line), len(line) + 1) if newline else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 class Lease:
@@ -58,20 +75,21 @@ class Lease:
         self.path = directory / f"{self.id}.lease"
         self.manifest_path = directory / f"{self.id}.json"
         self._last_beat = time.monotonic()
-        header = LeaseHeader(
-            kind=kind,
-            boot_id=syscalls.boot_id(),
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            purpose=purpose,
-            started_at=time.time(),
-        )
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(self.path, flags, mode)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whatever the umask: a lease that the group's collector cannot open stops it.
             os.fchmod(self._fd, mode)
+            header = LeaseHeader(
+                kind=kind,
+                boot_id=syscalls.boot_id(),
+                pid=os.getpid(),
+                host=socket.gethostname(),
+                purpose=purpose,
+                started_at=time.time(),
+                stamp_ns=os.fstat(self._fd).st_mtime_ns,
+            )
             self._write(msgspec.json.encode(header) + b"\n")
         except BaseException:
             self.release()

@@ -13,7 +13,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +23,7 @@ from castfs.digest import Digest, ReadError, digest_bytes, iter_chunks
 from castfs.errors import CastfsError, StoreError
 from castfs.paths import escape
 from castfs.store.depot import Depot
+from castfs.store.failures import as_store_error, store_errors
 from castfs.store.leases import Lease
 from castfs.store.records import Record, encode_record
 from castfs.store.staging import BLOB_MODE, LOCK_BATCH, StagedFile, Staging, StagingParams
@@ -45,11 +46,7 @@ class WriteSession:
             # Opened before the first byte is staged, so that it reports every write error since.
             self._sync_fd = os.open(self.depot.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, self._sync_fd)
-            magic = syscalls.filesystem_magic(self._sync_fd)
-            self._each_alone = magic not in syscalls.SYNCFS_MAGIC or syscalls.kernel_version() < (
-                5,
-                8,
-            )
+            self._each_alone = not syscalls.has_reliable_syncfs(self._sync_fd)
             with self.depot.locks.shared():
                 self._lease = Lease(
                     self.depot.leases_dir,
@@ -59,7 +56,8 @@ class WriteSession:
                 )
             stack.callback(self._release)
             path = self.depot.staging_dir / self._lease.id
-            path.mkdir(mode=0o700)
+            # Any member's collector must be able to clear it.
+            atomic.ensure_dir(path, self.depot.dir_mode, durable=False)
             stack.callback(shutil.rmtree, path, ignore_errors=True)
             self.params = StagingParams(
                 depot=escape(os.fsencode(self.depot.path)),
@@ -80,7 +78,7 @@ class WriteSession:
         trace: TracebackType | None,
     ) -> None:
         self._cleanup.close()
-        if isinstance(exc, OSError) and (error := _as_store_error(exc, self.depot.path)):
+        if isinstance(exc, OSError) and (error := as_store_error(exc, self.depot.path)):
             raise error from exc
 
     def _release(self) -> None:
@@ -276,28 +274,3 @@ def _is_sound_file(path: Path, is_sound: Callable[[Iterable[memoryview]], bool])
         return False
     finally:
         os.close(fd)
-
-
-@contextlib.contextmanager
-def store_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk says into one line that says what to do."""
-    try:
-        yield
-    except OSError as exc:
-        if error := _as_store_error(exc, path):
-            raise error from exc
-        raise
-
-
-def _as_store_error(exc: OSError, path: Path) -> StoreError | None:
-    hints = {
-        errno.ENOSPC: "free some space and run the command again; nothing was lost",
-        errno.EDQUOT: "free some of your quota and run the command again; nothing was lost",
-        errno.EROFS: "the store is on a read-only filesystem",
-        errno.EACCES: "you may not write there",
-        errno.EPERM: "you may not write there",
-        errno.EIO: "the disk reports errors; nothing was committed",
-    }
-    if exc.errno not in hints:
-        return None
-    return StoreError(f"cannot write the store at {path}: {exc.strerror}", hint=hints[exc.errno])

@@ -150,6 +150,8 @@ class Staging:
         if shard not in self._shards:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(shard, 0o700, dir_fd=self._fd)
+                if self.depot.marker.group:
+                    os.chmod(shard, self.depot.dir_mode, dir_fd=self._fd)
             self._shards.add(shard)
         return f"{shard}/{digest}"
 

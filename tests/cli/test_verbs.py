@@ -9,7 +9,7 @@ import sys
 import click
 import pytest
 
-from castfs.cli.verbs import LATER, VERBS, WORDS_OF_OTHERS, castfs
+from castfs.cli.verbs import VERBS, WORDS_OF_OTHERS, castfs
 from tests.cli.conftest import REPOSITORY, Run, one_line
 
 
@@ -52,13 +52,6 @@ def test_word_of_another_tool(castfs: Run, word: str, ours: str) -> None:
     line = one_line(castfs(word, "x", code=2).err)
     assert line.startswith(f"castfs: castfs has no verb `{word}`; it ")
     assert f"`castfs {ours}`" in line
-    assert ("comes with a later version" in line) == (ours in LATER)
-
-
-@pytest.mark.parametrize("verb", LATER)
-def test_verb_that_is_to_come(castfs: Run, verb: str) -> None:
-    line = one_line(castfs(verb, code=2).err)
-    assert line.startswith(f"castfs: `castfs {verb}` comes with a later version; ")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from castfs.errors import AmbiguousError, DamageError, NotFoundError
-from castfs.repository.naming import resolve_record
+from castfs.repository.removing import find_for_good
 from tests.naming.records import Shelf
 
 
@@ -145,16 +145,17 @@ def test_records_of_one_tree_are_not_the_same_to_a_writer(shelf: Shelf) -> None:
     shelf.put(1, "aaaaaaa2")
     for word in (manifest.id[:7], "aaaaaaa"):
         with pytest.raises(AmbiguousError) as caught:
-            resolve_record(shelf.store.depot, word)
+            find_for_good(shelf.store.depot, [word])
         assert [c[:8] for c in caught.value.candidates] == ["aaaaaaa2", "aaaaaaa1"]
-    assert resolve_record(shelf.store.depot, "aaaaaaa1").id.startswith("aaaaaaa1")
+    [found] = find_for_good(shelf.store.depot, ["aaaaaaa1"])
+    assert found.id.startswith("aaaaaaa1")
 
 
 def test_writer_needs_a_record(shelf: Shelf) -> None:
     manifest = shelf.put(1, None)
     for word in (manifest.id, "nothing"):
         with pytest.raises(NotFoundError):
-            resolve_record(shelf.store.depot, word)
+            find_for_good(shelf.store.depot, [word])
 
 
 # Names --------------------------------------------------------------------------------------
@@ -166,7 +167,12 @@ def test_name_is_its_latest_snapshot(shelf: Shelf) -> None:
     shelf.put(3, "000000000003", name="runner")
     assert shelf.meaning("run") == (2, "000000000002")
     assert shelf.meaning("run:latest") == (2, "000000000002")
-    assert resolve_record(shelf.store.depot, "run").id.startswith("000000000002")
+    # Who removes must say which.
+    with pytest.raises(AmbiguousError) as caught:
+        find_for_good(shelf.store.depot, ["run"])
+    assert [c[:12] for c in caught.value.candidates] == ["000000000002", "000000000001"]
+    [found] = find_for_good(shelf.store.depot, ["run:latest"])
+    assert found.id.startswith("000000000002")
 
 
 def test_no_part_of_a_name(shelf: Shelf) -> None:
@@ -231,7 +237,8 @@ def test_name_that_looks_like_an_id(shelf: Shelf) -> None:
     shelf.put(1, "000000000001", name="deadbeef")
     shelf.put(2, "000000000002", name="deadbeef")
     assert shelf.meaning("deadbeef") == (2, "000000000002")
-    assert resolve_record(shelf.store.depot, "deadbeef").id.startswith("000000000002")
+    with pytest.raises(AmbiguousError):
+        find_for_good(shelf.store.depot, ["deadbeef"])
     assert_refused(shelf, "deadbee")
 
 
@@ -240,7 +247,7 @@ def test_name_and_prefix_at_once_list_both(shelf: Shelf) -> None:
     shelf.put(2, "deadbeef0001")
     assert_ambiguous(shelf, "deadbeef", "deadbeef0001", "000000000001")
     with pytest.raises(AmbiguousError):
-        resolve_record(shelf.store.depot, "deadbeef")
+        find_for_good(shelf.store.depot, ["deadbeef"])
     # Both can still be said.
     assert shelf.meaning("deadbeef:latest") == (1, "000000000001")
     assert shelf.meaning("deadbeef0") == (2, "deadbeef0001")

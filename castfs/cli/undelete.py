@@ -1,0 +1,27 @@
+"""`castfs undelete`: snapshots out of the trash."""
+
+from __future__ import annotations
+
+from castfs.cli import output
+from castfs.cli.documents import print_document
+from castfs.cli.invocation import Invocation, json_option, verb
+from castfs.cli.snapshot_word import snapshot_arguments
+from castfs.repository.naming import describe_record
+
+
+@verb("undelete")
+@snapshot_arguments(deleted=True)
+@json_option
+def command(invocation: Invocation, *, snapshots: tuple[str, ...], as_json: bool) -> None:
+    """Take snapshots out of the trash. `castfs list --deleted` shows what is in it.
+
+    \b
+    Examples:
+      castfs undelete 0193a7c25d10
+      castfs undelete ./run.json
+    """
+    records = invocation.open_store().undelete(*snapshots)
+    if as_json:
+        print_document(records)
+    for record in records:
+        output.note(f"back: {describe_record(record)}")

@@ -1,0 +1,160 @@
+"""Removing records: into the trash, back from it, for good.
+
+A trashed record is `trash/<12 hex of the time in ms>-<record id>.json`, moved there by one rename,
+so it is in one of the two places at any moment. It stays a root until it expires. Every move is
+made under the shared lock; what is deleted for good is held exclusively first, without waiting,
+because a reader that may not write the store holds a shared flock on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from castfs import atomic
+from castfs.errors import DamageError, NotFoundError
+from castfs.paths import display
+from castfs.store.depot import Depot
+from castfs.store.failures import store_errors
+from castfs.store.locks import open_lock, try_flock
+from castfs.store.records import Record, decode_record
+from castfs.store.staging import LOCK_BATCH
+
+_NAME = re.compile(r"([0-9a-f]{12})-([0-9a-f]{24})\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class TrashName:
+    """The name of a file in the trash. `deleted_ns` is exact to the millisecond."""
+
+    record_id: str
+    deleted_ns: int
+
+    def __str__(self) -> str:
+        return f"{self.deleted_ns // 1_000_000:012x}-{self.record_id}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TrashedRecord:
+    """A record in the trash."""
+
+    record: Record
+    name: TrashName
+
+
+def parse_trash_name(name: str) -> TrashName | None:
+    match = _NAME.fullmatch(name)
+    return TrashName(match[2], int(match[1], 16) * 1_000_000) if match else None
+
+
+def iter_trash(depot: Depot, damaged: list[DamageError] | None = None) -> Iterator[TrashedRecord]:
+    """What is in the trash, the last deleted first. One that leaves it meanwhile is passed over.
+
+    DamageError at the first that cannot be read; with a list, it goes there instead.
+    """
+    for text in sorted(os.listdir(depot.trash_dir), reverse=True):
+        name = parse_trash_name(text)
+        if name is None:
+            continue
+        try:
+            yield TrashedRecord(read_trashed(depot, name), name)
+        except FileNotFoundError:
+            continue
+        except DamageError as exc:
+            if damaged is None:
+                raise
+            damaged.append(exc)
+
+
+def read_trashed(depot: Depot, name: TrashName) -> Record:
+    """FileNotFoundError if it is gone; DamageError if it cannot be read."""
+    path = depot.trash_dir / str(name)
+    where = display(os.fsencode(path))
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise DamageError(f"deleted snapshot {where} cannot be read: {exc.strerror}") from exc
+    return decode_record(raw, record_id=name.record_id, where=where)
+
+
+def move_to_trash(depot: Depot, record_ids: Sequence[str]) -> None:
+    """Durably. NotFoundError for one that somebody else removed meanwhile; StoreError."""
+    with store_errors(depot.path):
+        try:
+            now = depot.stamp_ns()
+        except OSError:
+            # A full disk, which removing is there to help with, may refuse even that.
+            now = time.time_ns()
+        names = [TrashName(record_id, now) for record_id in record_ids]
+        _rename(depot, [(depot.record_path(n.record_id), depot.trash_dir / str(n)) for n in names])
+
+
+def take_back(depot: Depot, names: Sequence[TrashName]) -> None:
+    """Out of the trash, durably. NotFoundError for one that has expired meanwhile; StoreError."""
+    with store_errors(depot.path):
+        _rename(depot, [(depot.trash_dir / str(n), depot.record_path(n.record_id)) for n in names])
+
+
+def _rename(depot: Depot, moves: Sequence[tuple[Path, Path]]) -> None:
+    try:
+        for start in range(0, len(moves), LOCK_BATCH):
+            with depot.locks.shared():
+                for source, target in moves[start : start + LOCK_BATCH]:
+                    source.rename(target)
+    except FileNotFoundError as exc:
+        raise NotFoundError(
+            f"snapshot {source.stem.rpartition('-')[2]} was removed meanwhile",
+            hint="see `castfs list` and `castfs list --deleted`",
+        ) from exc
+    finally:
+        atomic.fsync_dir(depot.snapshots_dir)
+        atomic.fsync_dir(depot.trash_dir)
+
+
+def unlink_unheld(path: Path) -> bool:
+    """Delete a record or manifest for good, unless a reader holds it. FileNotFoundError.
+
+    Call it while the store is held exclusively: a reader that takes its flock at that moment would
+    be told that it cannot have it.
+    """
+    fd = open_lock(path)
+    try:
+        if not try_flock(fd, fcntl.LOCK_EX):
+            return False
+        path.unlink()
+    finally:
+        os.close(fd)
+    return True
+
+
+def is_held(path: Path) -> bool:
+    """Does a reader hold that record or manifest? FileNotFoundError. Call it as `unlink_unheld`."""
+    fd = open_lock(path)
+    try:
+        return not try_flock(fd, fcntl.LOCK_EX)
+    finally:
+        os.close(fd)
+
+
+def delete_records(depot: Depot, paths: Sequence[Path]) -> list[Path]:
+    """Delete records (trashed or not) for good, durably. Returns those that are held by readers
+    and stay. One that is gone already is passed over. StoreError."""
+    held = []
+    with store_errors(depot.path):
+        for start in range(0, len(paths), LOCK_BATCH):
+            with depot.locks.exclusive():
+                for path in paths[start : start + LOCK_BATCH]:
+                    with contextlib.suppress(FileNotFoundError):
+                        if not unlink_unheld(path):
+                            held.append(path)
+        for directory in sorted({path.parent for path in paths}):
+            atomic.fsync_dir(directory)
+    return held

@@ -1,0 +1,82 @@
+"""Does every record lead to a manifest, and every manifest to blobs of the right size?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+
+from castfs.digest import Digest
+from castfs.errors import CastfsError, DamageError
+from castfs.manifest import Manifest, decode_stored
+from castfs.progress import Progress
+from castfs.store import Depot, Record, pin_manifest
+from castfs.store.roots import list_roots
+from castfs.store.trash import iter_trash
+
+
+@dataclass(slots=True)
+class Structure:
+    """What was found. `bad_sizes` are digests that are missing (None) or of another size than the
+    manifests say; `wanted` has the size of each content that was asked for."""
+
+    records: dict[str, list[str]] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+    bad_manifests: dict[str, str] = field(default_factory=dict)
+    wanted: dict[str, int] = field(default_factory=dict)
+    bad_sizes: dict[str, int | None] = field(default_factory=dict)
+
+
+def check_structure(depot: Depot, chosen: Container[str] | None, progress: Progress) -> Structure:
+    """Look at the records with `chosen` ids (None: all), also in the trash, and all they need."""
+    found = Structure()
+    damaged: list[DamageError] = []
+    for record in iter_all_records(depot, damaged):
+        if chosen is None or record.id in chosen:
+            found.records.setdefault(record.manifest, []).append(record.id)
+    found.messages += [str(error) for error in damaged]
+    with contextlib.suppress(CastfsError), depot.locks.shared():
+        try:
+            list_roots(depot)
+        except DamageError as exc:
+            found.messages.append(str(exc))
+    progress.phase("reading snapshots", total=len(found.records))
+    for manifest_id in list(found.records):
+        check_manifest(depot, Digest(manifest_id), found)
+        progress.advance(1)
+    return found
+
+
+def iter_all_records(depot: Depot, damaged: list[DamageError]) -> Iterator[Record]:
+    yield from depot.iter_records(damaged)
+    for trashed in iter_trash(depot, damaged):
+        yield trashed.record
+
+
+def check_manifest(depot: Depot, manifest_id: Digest, found: Structure) -> None:
+    """Held while its blobs are looked at, so that what is missing was not just collected."""
+    try:
+        with pin_manifest(depot, manifest_id, purpose="verify"):
+            manifest = decode_stored(depot.read_manifest(manifest_id), manifest_id)
+            _check_presence(depot, manifest, found)
+    except DamageError as exc:
+        if any(_is_recorded(depot, record_id) for record_id in found.records[manifest_id]):
+            found.bad_manifests[manifest_id] = str(exc)
+        else:
+            del found.records[manifest_id]  # removed and collected meanwhile
+
+
+def _is_recorded(depot: Depot, record_id: str) -> bool:
+    return depot.record_path(record_id).exists() or any(
+        each.record.id == record_id for each in iter_trash(depot, [])
+    )
+
+
+def _check_presence(depot: Depot, manifest: Manifest, found: Structure) -> None:
+    for file in manifest.tree.files.values():
+        if file.sha256 in found.wanted:
+            continue
+        found.wanted[file.sha256] = file.size_bytes
+        size = depot.blobs.size(file.sha256)
+        if size != file.size_bytes:
+            found.bad_sizes[file.sha256] = size
