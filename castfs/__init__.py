@@ -6,7 +6,7 @@ General layout, from the ground up; each room imports only from rooms below it:
     manifest, ignore      what a tree is; what is left out of one
     store                 blobs, manifests, records, locks, leases: the protocol of the disk
     tree                  a manifest compiled for look-ups
-    ingest, restore, archive, diff      one verb each
+    ingest, restore, archive, diff, retention, gc, verify      one verb each
     view                  a snapshot as a filesystem, without FUSE
     mount                 the same through FUSE
     repository            the verbs together: Store, Snapshot
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from castfs.errors import TargetError as TargetError
     from castfs.errors import UnreadableError as UnreadableError
     from castfs.errors import UsageError as UsageError
+    from castfs.gc import GcOptions as GcOptions
     from castfs.ignore import IgnoreOptions as IgnoreOptions
     from castfs.ingest import ScanOptions as ScanOptions
     from castfs.mount import MountOptions as MountOptions
@@ -45,16 +46,21 @@ if TYPE_CHECKING:
     from castfs.repository import Store as Store
     from castfs.repository import find_snapshot as find_snapshot
     from castfs.repository import open_store as open
+    from castfs.retention import Policy as Policy
+    from castfs.verify import VerifyOptions as VerifyOptions
 
 __version__ = "0.1.0"
 
 #: Where the public names are that are no errors.
 _PUBLIC = {
+    "GcOptions": "castfs.gc",
     "IgnoreOptions": "castfs.ignore",
     "MountOptions": "castfs.mount",
+    "Policy": "castfs.retention",
     "ScanOptions": "castfs.ingest",
     "Snapshot": "castfs.repository",
     "Store": "castfs.repository",
+    "VerifyOptions": "castfs.verify",
     "find_snapshot": "castfs.repository",
     "open": "castfs.repository",
 }
@@ -66,6 +72,7 @@ __all__ = [
     "BusyError",
     "CastfsError",
     "DamageError",
+    "GcOptions",
     "IgnoreOptions",
     "LimitError",
     "ManifestError",
@@ -74,6 +81,7 @@ __all__ = [
     "MountOptions",
     "NoStoreError",
     "NotFoundError",
+    "Policy",
     "ScanOptions",
     "Snapshot",
     "SourceError",
@@ -82,6 +90,7 @@ __all__ = [
     "TargetError",
     "UnreadableError",
     "UsageError",
+    "VerifyOptions",
     "__version__",
     "find_snapshot",
     "open",

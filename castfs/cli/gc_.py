@@ -112,12 +112,13 @@ def collect(
 
 def print_result(result: GcResult) -> None:
     would = "would be " if result.dry_run else ""
+    manifests = format_count(result.deleted_manifests, "manifest")
     rows = [
         ("snapshots", f"{result.snapshot_count:,}, and {result.trash_count:,} in the trash"),
         ("scanned", blobs(result.scanned)),
         (
             f"{would}deleted",
-            f"{blobs(result.deleted)} freed, {result.deleted_manifests:,} manifests",
+            f"{blobs(result.deleted)} freed, {manifests}",
         ),
     ]
     if result.expired:

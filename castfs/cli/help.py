@@ -12,7 +12,7 @@ Exit codes:
     0  done
     1  failed; `diff --exit-code`: there are differences
     2  the arguments do not make sense
-    3  done, but entries were skipped
+    3  done, but entries were skipped; `verify`: damage was found and repaired
     4  not found, or ambiguous
     5  damage was found
    10  there is no store at that place
@@ -30,8 +30,10 @@ How a snapshot is named:
   NAME@3fa9c1               the one of that name whose manifest's id begins so
   0193a7c25d10              else the first digits (seven at least) of the id of a snapshot or of a
                             manifest
-Where a word has two readings, nothing is done and both are listed. In `diff` a word with a `/` that
-is a directory means that directory.
+Where a word has two readings, nothing is done and both are listed. `rm` and `undelete` act on
+snapshots, not on trees: there a word that several snapshots share is refused (NAME alone, too, if
+several have that name), and a manifest file means the snapshot of its tree. In `diff` a word with a
+`/` that is a directory means that directory.
 """
 
 ENVIRONMENT = """\
