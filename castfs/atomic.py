@@ -30,16 +30,43 @@ def ensure_dir(path: Path, mode: int, *, durable: bool = True) -> None:
     One that is there gets the bits that it lacks, if it is ours: its maker may have died before.
     """
     try:
-        path.mkdir()
+        _make_dir(path, mode)
+        give_to_owner_of(path.parent, path)
     except FileExistsError:
         status = path.stat()
         actual = stat.S_IMODE(status.st_mode)
         if mode & ~actual and status.st_uid == os.geteuid():
             path.chmod(actual | mode)
         return
-    path.chmod(mode)
     if durable:
         fsync_dir(path.parent)
+
+
+def give_to_owner_of(directory: Path, made: Path | int) -> None:
+    """What root makes in somebody's store is theirs: else they could neither use nor remove it."""
+    if os.geteuid() == 0 and (owner := directory.stat()).st_uid != 0:
+        os.chown(made, owner.st_uid, owner.st_gid)
+
+
+def _make_dir(path: Path, mode: int) -> None:
+    """FileExistsError. One that others may use appears with its mode: if its maker were killed
+    between the two, nobody else could mend it."""
+    if not mode & 0o077:
+        path.mkdir(mode)
+        path.chmod(mode)
+        return
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+    temp = path.parent / f"tmp-{secrets.token_hex(8)}"
+    temp.mkdir(0o700)
+    try:
+        temp.chmod(mode)
+        temp.rename(path)  # over an empty one of another maker, which is the same
+    except OSError as exc:
+        temp.rmdir()
+        if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from exc
 
 
 def write_temp(directory: Path, chunks: Iterable[bytes], *, mode: int | None) -> Path:

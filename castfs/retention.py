@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from castfs.errors import DamageError
 from castfs.store import Record
 
 #: What stands for one hour, day, week (ISO 8601), month or year.
@@ -62,15 +63,20 @@ class Group:
     removed: tuple[Record, ...]
 
 
-def apply_policy(records: Iterable[Record], policy: Policy) -> list[Group]:
-    """The groups of `records`, each divided by `policy`."""
+def apply_policy(
+    records: Iterable[Record], policy: Policy, *, now: datetime | None = None
+) -> list[Group]:
+    """The groups of `records`, each divided by `policy`. `now` has a zone; None: by the clock.
+
+    DamageError for a record whose time is none."""
+    now = now or datetime.now().astimezone()
     groups: dict[tuple[str | None, str | None, str | None], list[Record]] = {}
     for record in records:
         named = record.name is not None
         key = (record.name, None, None) if named else (None, record.host, record.source)
         groups.setdefault(key, []).append(record)
     return [
-        _divide(name, host, source, members, policy)
+        _divide(name, host, source, members, policy, now)
         for (name, host, source), members in groups.items()
     ]
 
@@ -81,6 +87,7 @@ def _divide(
     source: str | None,
     members: Sequence[Record],
     policy: Policy,
+    now: datetime,
 ) -> Group:
     timed = sorted(((_local_time(r), r.id, r) for r in members), reverse=True)
     reasons: dict[str, list[str]] = {record.id: [] for record in members}
@@ -88,9 +95,10 @@ def _divide(
         if any(tags <= set(record.tags) for tags in policy.tags):
             reasons[record_id].append("tag")
     if policy.within_seconds is not None:
-        start = timed[0][0] - timedelta(seconds=policy.within_seconds)
+        # One from the future, of a clock that was wrong, would make all others old.
+        newest = next((time for time, _, _ in timed if time <= now), None)
         for time, record_id, _ in timed:
-            if time >= start:
+            if newest is None or newest - time <= timedelta(seconds=policy.within_seconds):
                 reasons[record_id].append("within")
     for _, record_id, _ in timed[: policy.last]:
         reasons[record_id].append("last")
@@ -129,4 +137,10 @@ def _newest_of_each(
 
 
 def _local_time(record: Record) -> datetime:
-    return datetime.fromisoformat(record.created_at).astimezone()
+    try:
+        return datetime.fromisoformat(record.created_at).astimezone()
+    except (ValueError, OverflowError) as exc:
+        raise DamageError(
+            f"snapshot {record.id} was made at {record.created_at!r}, which is no time",
+            hint="no policy can judge it: remove it, or choose others with --name or --source",
+        ) from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,7 @@ from castfs.cli.invocation import Invocation, json_option, verb
 from castfs.cli.progress import progress_bar
 from castfs.cli.tables import print_table
 from castfs.cli.units import format_count, format_time
-from castfs.cli.words import DURATION, TEXT
+from castfs.cli.words import TEXT, DurationWord
 from castfs.retention import Policy
 
 if TYPE_CHECKING:
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
 
 _COUNT = click.IntRange(min=0)
 _PERIODS = ("hourly", "daily", "weekly", "monthly", "yearly")
+
+
+class AgeWord(DurationWord):
+    """A duration without `m`: months for users of restic, minutes everywhere here."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, str) and re.search(r"\d\s*m(?!in)", value.lower()):
+            self.fail(f"{value!r} may mean months or minutes: say 180d or 90min", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @verb("forget")
@@ -33,9 +45,9 @@ _PERIODS = ("hourly", "daily", "weekly", "monthly", "yearly")
 @click.option("-y", "--keep-yearly", type=_COUNT, metavar="N", help="… one for each of N years.")
 @click.option(
     "--keep-within",
-    type=DURATION,
+    type=AgeWord(),
     metavar="AGE",
-    help="Keep what is this much older than the newest.",
+    help="Keep what is at most so much older than the newest.",
 )
 @click.option(
     "--keep-tag", type=TEXT, multiple=True, help="Keep those with this tag (`a,b`: with both)."
@@ -60,7 +72,7 @@ def command(
     Snapshots are grouped by name, those without one by host and source; each group is looked at
     alone. A snapshot stays if any option keeps it. Of each hour, day, week, month or year the
     newest stays; only those count that have any. Where there are fewer than N, the oldest snapshot
-    of the group stays too.
+    of the group stays too. A policy that would keep nothing of a group is refused.
 
     \b
     Examples:
@@ -76,19 +88,23 @@ def command(
         result = store.plan_forget(policy, source=source, name=name)
     else:
         result = store.forget(policy, source=source, name=name)
+    if not as_json:
+        print_groups(result)
+        output.flush()
     collected = None
     if collect and not dry_run:
         with progress_bar() as progress:
             collected = store.gc(progress=progress)
     if as_json:
         print_document({"forget": result, "gc": collected} if collect else result)
-        return
-    print_groups(result)
-    if collected is not None:
+    elif collected is not None:
         print_result(collected)
 
 
 def policy_of(keep: dict[str, Any]) -> Policy:
+    if not all(tag for tags in keep["keep_tag"] for tag in tags.split(",")):
+        # A shell's unset variable, and no snapshot has that tag.
+        raise click.UsageError("--keep-tag has an empty tag")
     return Policy(
         last=keep["keep_last"] or 0,
         **{period: keep[f"keep_{period}"] or 0 for period in _PERIODS},

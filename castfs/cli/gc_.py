@@ -137,6 +137,8 @@ def print_result(result: GcResult) -> None:
             rows.append((f"kept by {keeper}", blobs(amount) + advice))
     rows.append(("time", format_duration(result.seconds)))
     print_fields(rows)
+    for path in result.left:
+        output.note(f"{path}: left by a writer that died, and not yours to remove")
 
 
 def blobs(amount: Amount) -> str:

@@ -41,14 +41,18 @@ class Terminated(BaseException):
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; SystemExit passes through."""
     args = list(sys.argv[1:] if argv is None else argv)
-    with signals_raised():
-        try:
-            code = run_group(args)
-            output.flush()
-        except SystemExit:
-            raise
-        except BaseException as exc:
-            return report(exc)
+    try:
+        with signals_raised():
+            try:
+                code = run_group(args)
+                output.flush()
+            except SystemExit:
+                raise
+            except BaseException as exc:
+                return report(exc)
+    except (Terminated, KeyboardInterrupt) as exc:
+        # It came when all was done, or while something else was being reported.
+        return report(exc)
     return code
 
 
@@ -98,6 +102,8 @@ def report(exc: BaseException) -> int:
         case KeyboardInterrupt():
             complain("interrupted")
             return EXIT_INTERRUPTED
+        case click.Abort():
+            return report_no_answer(exc)
         case Terminated():
             complain(f"ended by {signal.Signals(exc.number).name}")
             return 128 + exc.number
@@ -123,6 +129,17 @@ def report(exc: BaseException) -> int:
     # Anything else is a bug of ours, and its report needs the traceback.
     with contextlib.suppress(OSError):
         traceback.print_exception(exc)
+    return 1
+
+
+def report_no_answer(exc: click.Abort) -> int:
+    """A question was answered with no, or not at all: Ctrl-C, Ctrl-D."""
+    if exc.__context__ is not None:
+        output.note_text("")  # the cursor is still behind the question
+    if isinstance(exc.__context__, KeyboardInterrupt):
+        complain("interrupted")
+        return EXIT_INTERRUPTED
+    complain("not confirmed; nothing was done")
     return 1
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from castfs.cli import output
+from castfs.cli.process import describe_os_error
 from castfs.errors import CastfsError
 
 
@@ -28,10 +29,13 @@ def run_rounds(round_: Callable[[], object], every_seconds: float) -> int:
             try:
                 round_()
                 notify("STATUS=waiting for the next round")
+            except BrokenPipeError:
+                raise  # nobody reads what rounds print any more
             except (CastfsError, OSError) as exc:
-                output.note(f"castfs: {exc}")
-                notify(f"STATUS=the last round failed: {exc}")
-            done.wait(every_seconds)
+                text = str(exc) if isinstance(exc, CastfsError) else describe_os_error(exc)
+                output.note(f"castfs: {text}")
+                notify(f"STATUS=the last round failed: {text}")
+            done.wait(min(every_seconds, threading.TIMEOUT_MAX))
     notify("STOPPING=1")
     return 0
 

@@ -25,7 +25,7 @@ def command(invocation: Invocation, *, as_json: bool) -> None:
     print_fields(
         [
             ("store", str(stats.store)),
-            ("snapshots", f"{stats.snapshot_count:,}"),
+            ("snapshots", f"{stats.snapshot_count:,}, and {stats.trash_count:,} in the trash"),
             ("manifests", f"{stats.manifest_count:,}, {format_size(stats.manifest_bytes)}"),
             (
                 "contents",

@@ -144,6 +144,6 @@ def repaired(yes: bool) -> str:
 
 
 def advice(result: VerifyResult) -> str:
-    if result.status != "damaged":
-        return ""
+    if all(blob.repaired for blob in result.bad_blobs):
+        return ""  # what else there is says itself what to do
     return ": ingest the good files again, or give --repair-from with another copy"

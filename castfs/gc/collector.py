@@ -7,6 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from castfs.errors import BusyError, StoreError
 from castfs.gc.marks import Marks
@@ -67,10 +68,12 @@ def _collect(depot: Depot, options: GcOptions, dry_run: bool, progress: Progress
     snapshots, trashed = tracker.record_count, tracker.trash_count
     if dry_run:
         deleted, manifests, expired = plan.garbage, len(plan.manifests), plan.expired
+        left: list[Path] = []
     else:
         sweep = Sweep(depot, plan, marks, tracker, now_ns=now_ns, progress=progress)
         sweep.run()
         deleted, manifests, expired = sweep.deleted, sweep.deleted_manifests, sweep.expired
+        left = sweep.left
     return GcResult(
         store=depot.path,
         dry_run=dry_run,
@@ -82,6 +85,7 @@ def _collect(depot: Depot, options: GcOptions, dry_run: bool, progress: Progress
         expired=tuple(name.record_id for name in expired),
         held=tuple(sorted(plan.held)),
         unfinished=plan.unfinished_amount,
+        left=tuple(left),
         kept={keeper.name.lower(): amount for keeper, amount in plan.kept.items()},
         seconds=time.monotonic() - started,
         longest_hold_seconds=tracker.holds.longest_seconds,

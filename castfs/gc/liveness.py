@@ -51,7 +51,8 @@ def probe_lease(
         decoded = decode_header(os.pread(fd, HEADER_MAX, 0))
         status = os.fstat(fd)
         if dead and not local and (decoded is None or decoded[0].boot_id != syscalls.boot_id()):
-            dead = status.st_mtime_ns < now_ns - HEARTBEAT_LIMIT_SECONDS * 1_000_000_000
+            # One that is ahead by as much was stamped by a wrong clock.
+            dead = abs(now_ns - status.st_mtime_ns) > HEARTBEAT_LIMIT_SECONDS * 1_000_000_000
         if dead:
             return None, fd
         if decoded is not None:

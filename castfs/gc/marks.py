@@ -26,7 +26,12 @@ class Marks:
         return self._digests.get(digest)
 
     def has_manifest(self, manifest_id: str) -> bool:
+        """Is all marked that it refers to?"""
         return manifest_id in self._manifests
+
+    def keeps_manifest(self, manifest_id: str) -> bool:
+        """Does a root lead to it, or has a writer logged its id?"""
+        return manifest_id in self._manifests or unhexlify(manifest_id) in self._digests
 
     def mark_log(self, raw: bytes, keeper: Keeper) -> None:
         """What a lease's owner has logged."""
@@ -41,7 +46,7 @@ class Marks:
         if manifest_id in self._manifests:
             return
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise
         except OSError as exc:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
 from castfs.digest import Digest
+from castfs.errors import UsageError
 from castfs.store.trash import TrashName
 
 _SECOND = 1_000_000_000
@@ -33,6 +35,11 @@ class GcOptions:
     trash_age_seconds: float = 30 * 86400
     force: bool = False
     network_store: bool = False
+
+    def __post_init__(self) -> None:
+        for seconds in (self.grace_seconds, self.trash_age_seconds):
+            if not 0 <= seconds < math.inf:
+                raise UsageError(f"{seconds} is no age in seconds", hint="0 or more")
 
     @property
     def grace_ns(self) -> int:
@@ -68,6 +75,8 @@ class Plan:
     held: list[str] = field(default_factory=list)
     unfinished: list[Path] = field(default_factory=list)
     unfinished_amount: Amount = Amount()
+    #: Stamped by a clock that was far ahead: they would never be old.
+    ahead: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +86,8 @@ class GcResult:
     `deleted.bytes` are those that were freed: a blob with another link frees none. `kept` has an
     Amount of blobs for `snapshots`, `trash`, `readers`, `ingests` and `grace`. `expired` are the
     ids of snapshots that left the trash for good, `held` of those that would have but are being
-    read. `unfinished` is what dead writers had staged. `longest_hold_seconds`: for so long at most
+    read. `unfinished` is what dead writers had staged, `left` of it what cannot be removed (another
+    user's). `longest_hold_seconds`: for so long at most
     others had to wait for the store at a time.
     """
 
@@ -91,6 +101,7 @@ class GcResult:
     expired: tuple[str, ...]
     held: tuple[str, ...]
     unfinished: Amount
+    left: tuple[Path, ...]
     kept: Mapping[str, Amount]
     seconds: float
     longest_hold_seconds: float

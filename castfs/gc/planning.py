@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from binascii import Error as NoHex
+import sys
 from binascii import unhexlify
 
 from castfs.digest import Digest
@@ -17,6 +17,8 @@ from castfs.progress import Progress
 from castfs.store import Depot
 from castfs.store.trash import TrashName, is_held
 
+#: What is stamped so far ahead was stamped by a wrong clock, and not during this run.
+_AHEAD_NS = 24 * 3600 * 1_000_000_000
 #: Blobs after which the bar moves.
 _STEP = 2048
 
@@ -44,9 +46,10 @@ class Planner:
         self._progress.phase("reading snapshots")
         held = self._expire()
         self._tracker.settle()
-        plan = Plan(cutoff_ns=self._cutoff(), expired=sorted(self._tracker.expired, key=str))
+        plan = Plan(cutoff_ns=self._cutoff(), expired=list(self._tracker.expired.values()))
         plan.held = held
         with self._tracker.holds.exclusive():
+            self._tracker.survey()  # an ingest that has begun by now is not unfinished
             live = set(self._tracker.leases)
             plan.unfinished = find_unfinished(self._depot, live, now_ns=self._now_ns)
         plan.unfinished_amount = measure(plan.unfinished)
@@ -54,8 +57,8 @@ class Planner:
         self._find_blobs(plan)
         if plan.scanned.count and not (self._tracker.has_roots or self._options.force):
             raise StoreError(
-                f"nothing in {self._depot.path} refers to any of its {plan.scanned.count:,} "
-                "blobs; all of them would be deleted",
+                f"no snapshot in {self._depot.path} refers to any of its {plan.scanned.count:,} "
+                "blobs; all that nobody is using would be deleted",
                 hint="give --force if that is what you want",
             )
         return plan
@@ -64,6 +67,8 @@ class Planner:
         """Tell the tracker what is no root any more. Returns the ids of those that should be none,
         but are being read."""
         limit = self._now_ns - self._options.trash_age_ns
+        if not self._options.trash_age_ns:
+            limit = sys.maxsize  # also what was deleted by a clock that was ahead
         old = self._tracker.find_trash(deleted_before=limit)
         held = []
 
@@ -72,7 +77,7 @@ class Planner:
                 if is_held(self._depot.trash_dir / str(name)):
                     held.append(name.record_id)
                 else:
-                    self._tracker.expired.add(name)
+                    self._tracker.expired[str(name)] = name
             except FileNotFoundError:
                 return  # undeleted meanwhile: a root again
 
@@ -95,7 +100,10 @@ class Planner:
         def look(manifest_id: Digest) -> None:
             path = self._depot.manifest_path(manifest_id)
             try:
-                if path.stat().st_mtime_ns >= plan.cutoff_ns:
+                status = path.lstat()
+                if not stat.S_ISREG(status.st_mode):
+                    return
+                if status.st_mtime_ns >= plan.cutoff_ns:
                     young.append(manifest_id)
                 elif is_held(path):
                     read.append(manifest_id)
@@ -106,7 +114,7 @@ class Planner:
 
         young: list[Digest] = []
         read: list[Digest] = []
-        unmarked = [m for m in self._depot.iter_manifest_ids() if not self._marks.has_manifest(m)]
+        unmarked = [m for m in self._depot.iter_manifest_ids() if not self._marks.keeps_manifest(m)]
         for _ in self._tracker.holds.in_batches(unmarked, look):
             pass
         for found, keeper in ((read, Keeper.READERS), (young, Keeper.GRACE)):
@@ -121,10 +129,7 @@ class Planner:
         grace_from = self._now_ns - self._options.grace_ns
         keeper_of = self._marks.keeper
         for name, status in self._depot.blobs.iter_blobs():
-            try:
-                digest = unhexlify(name)
-            except NoHex:
-                continue
+            digest = unhexlify(name)
             seen += 1
             if not seen % _STEP:
                 self._progress.advance(_STEP)
@@ -138,6 +143,8 @@ class Planner:
                     free_size += freed_bytes(status)
                     continue
                 keeper = Keeper.GRACE if status.st_mtime_ns >= grace_from else Keeper.INGESTS
+                if status.st_mtime_ns > self._now_ns + _AHEAD_NS:
+                    plan.ahead.append(digest)
             counts[keeper] += 1
             sizes[keeper] += status.st_size
         plan.kept = {keeper: Amount(counts[keeper], sizes[keeper]) for keeper in Keeper}

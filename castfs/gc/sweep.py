@@ -42,6 +42,8 @@ class Sweep:
         self.expired: list[TrashName] = []
         self.deleted = Amount()
         self.deleted_manifests = 0
+        #: What dead processes left and this one could not remove.
+        self.left: list[Path] = []
         self._held_manifests: list[Digest] = []
 
     def run(self) -> None:
@@ -67,21 +69,25 @@ class Sweep:
         except FileNotFoundError:
             return  # undeleted meanwhile: a root again, which the tracker sees
         self._plan.held.append(name.record_id)
-        self._tracker.expired.discard(name)
+        self._tracker.expired.pop(str(name), None)
 
     def _clear_unfinished(self) -> None:
+        """Whatever cannot be cleared (another user's, say) stays: contents are what counts."""
         taken: list[Path] = []
 
         def take(path: Path) -> None:
-            away = unfinished.take_away(
-                self._depot, path, now_ns=self._now_ns, local=self._tracker.is_local
-            )
-            if away is not None:
-                taken.append(away)
+            try:
+                away = unfinished.take_away(
+                    self._depot, path, now_ns=self._now_ns, local=self._tracker.is_local
+                )
+            except OSError:
+                self.left.append(path)
+            else:
+                taken.extend([] if away is None else [away])
 
         for _ in self._tracker.holds.in_batches(self._plan.unfinished, take):
             pass
-        unfinished.delete(taken)
+        self.left += unfinished.delete(taken)
 
     def _delete_manifests(self) -> None:
         follow = self._tracker
@@ -91,7 +97,7 @@ class Sweep:
             follow.mark_unreferenced(manifest_id, Keeper.READERS)
 
     def _delete_manifest(self, manifest_id: Digest) -> None:
-        if self._marks.has_manifest(manifest_id):
+        if self._marks.keeps_manifest(manifest_id):
             return
         path = self._depot.manifest_path(manifest_id)
         with contextlib.suppress(FileNotFoundError):
@@ -105,6 +111,14 @@ class Sweep:
         self._progress.phase("deleting", total=len(blobs))
         for count in self._tracker.holds.in_batches(blobs, self._delete_blob, self._tracker):
             self._progress.advance(count)
+        for _ in self._tracker.holds.in_batches(self._plan.ahead, self._make_young):
+            pass
+
+    def _make_young(self, digest: bytes) -> None:
+        """Of now instead of the future, so that it grows old."""
+        blobs = self._depot.blobs
+        with contextlib.suppress(OSError):
+            os.utime(blobs.name(hexlify(digest).decode()), dir_fd=blobs.dir_fd)
 
     def _delete_blob(self, digest: bytes) -> None:
         blobs = self._depot.blobs

@@ -19,7 +19,7 @@ from castfs.gc.plan import Keeper
 from castfs.manifest import ID_WITHIN, peek_id
 from castfs.store import Depot
 from castfs.store.roots import RootNames, list_roots, unreadable_root
-from castfs.store.trash import TrashName, read_trashed
+from castfs.store.trash import TrashName, parse_trash_name, read_trashed
 
 #: What is read while the store is held: about 5 ms. More is read outside, and then looked at again.
 _INLINE_RECORDS = 64
@@ -50,7 +50,7 @@ class News:
     """What was not there, or not as long, when roots were last looked at."""
 
     records: list[str] = field(default_factory=list)
-    trash: list[TrashName] = field(default_factory=list)
+    trash: list[str] = field(default_factory=list)
     pinned: list[LiveLease] = field(default_factory=list)
     logs: list[tuple[LiveLease, int]] = field(default_factory=list)
 
@@ -73,12 +73,14 @@ class RootTracker:
         self._now_ns = now_ns
         self.holds = Holds(depot)
         self.is_local = _is_local(depot)
+        self._known = RootNames()
+        #: Names of files whose manifests are marked.
         self._records: set[str] = set()
-        self._trash: set[TrashName] = set()
+        self._trash: set[str] = set()
         self._pinned: set[str] = set()
         self.leases: dict[str, LiveLease] = {}
         #: In the trash for long enough to be no roots any more.
-        self.expired: set[TrashName] = set()
+        self.expired: dict[str, TrashName] = {}
 
     @property
     def record_count(self) -> int:
@@ -86,17 +88,21 @@ class RootTracker:
 
     @property
     def trash_count(self) -> int:
-        return len(self._trash | self.expired)
+        return len(self._trash) + len(self.expired)
 
     @property
     def has_roots(self) -> bool:
-        return bool(self._records or self._trash or self.expired or self.leases)
+        """Does anything lead to contents? An ingest that runs does not count: where nothing else
+        does, the snapshots may have been lost, and an ingest is begun by any timer."""
+        readers = any(lease.kind == "reader" for lease in self.leases.values())
+        return bool(self._records or self._trash or self.expired or readers)
 
     def find_trash(self, *, deleted_before: int) -> list[TrashName]:
         """What went to the trash before that time."""
         with self.holds.exclusive():
             trash = list_roots(self._depot).trash
-        return sorted((name for name in trash if name.deleted_ns < deleted_before), key=str)
+        names = [parsed for name in sorted(trash) if (parsed := parse_trash_name(name))]
+        return [name for name in names if name.deleted_ns < deleted_before]
 
     def settle(self) -> None:
         """Mark until nothing is new, holding the store for moments only."""
@@ -116,7 +122,7 @@ class RootTracker:
         news = self.survey()
         if not (news.is_short or whatever):
             return False
-        found = list(self._follow(news))
+        found = list(self._follow(news, held=True))
         unread = [each for each in found if not self._marks.has_manifest(each.manifest_id)]
         if sum(each.size for each in unread) > _INLINE_BYTES and not whatever:
             return False
@@ -129,36 +135,43 @@ class RootTracker:
         looked at again."""
         with self.holds.exclusive():
             news = self.survey()
-        self._mark(sorted(self._follow(news), key=lambda found: found.keeper))
+        self._mark(sorted(self._follow(news, held=False), key=lambda found: found.keeper))
         self._read_logs(news)
 
     def survey(self) -> News:
         """What is new. Call it while the store is held exclusively."""
-        names = list_roots(self._depot)
+        names = self._known = list_roots(self._depot, self._known)
         self._forget_gone(names)
         news = News(
             records=sorted(names.records - self._records),
-            trash=sorted(names.trash - self._trash - self.expired, key=str),
+            trash=sorted(names.trash - self._trash - self.expired.keys()),
         )
-        for lease_id in sorted(names.leases):
-            lease = self.leases.get(lease_id) or self._probe(lease_id)
-            if lease is None:
-                continue
-            if lease_id in names.pinned and lease_id not in self._pinned:
-                news.pinned.append(lease)
+        for name in sorted(names.leases):
+            lease_id, _, suffix = name.partition(".")
+            if suffix == "lease":
+                self._look_at_lease(lease_id, news)
+        for name in sorted(names.leases - self._pinned):
+            lease_id, _, suffix = name.partition(".")
+            if suffix == "json" and lease_id in self.leases:
+                news.pinned.append(self.leases[lease_id])
+        return news
+
+    def _look_at_lease(self, lease_id: str, news: News) -> None:
+        lease = self.leases.get(lease_id) or self._probe(lease_id)
+        if lease is not None:
             size = (self._depot.leases_dir / f"{lease_id}.lease").stat().st_size
             if size > lease.read_to:
                 news.logs.append((lease, size))
-        return news
 
     def _forget_gone(self, names: RootNames) -> None:
-        for lease_id in self.leases.keys() - names.leases:
+        for lease_id in [each for each in self.leases if f"{each}.lease" not in names.leases]:
             del self.leases[lease_id]
         # One that comes back under its name is a new root.
         self._records &= names.records
         self._trash &= names.trash
-        self._pinned &= names.pinned
-        self.expired &= names.trash
+        self._pinned &= names.leases
+        for name in self.expired.keys() - names.trash:
+            del self.expired[name]
 
     def _probe(self, lease_id: str) -> LiveLease | None:
         lease, fd = probe_lease(self._depot, lease_id, now_ns=self._now_ns, local=self.is_local)
@@ -167,25 +180,27 @@ class RootTracker:
             self.leases[lease_id] = lease
         return lease
 
-    def _follow(self, news: News) -> Iterator[_Found]:
-        """The manifests that new roots lead to."""
+    def _follow(self, news: News, *, held: bool) -> Iterator[_Found]:
+        """The manifests that new roots lead to. While the store is held nobody removes a root."""
         depot = self._depot
-        for record_id in news.records:
-            with contextlib.suppress(FileNotFoundError):
-                manifest_id = depot.read_record(record_id).manifest
+        for name in news.records:
+            with _listed(depot.snapshots_dir / name, held=held):
+                manifest_id = depot.read_record(name.removesuffix(".json")).manifest
                 path = depot.manifest_path(manifest_id)
-                done = partial(self._records.add, record_id)
+                done = partial(self._records.add, name)
                 yield _Found(manifest_id, path, Keeper.SNAPSHOTS, done)
         for name in news.trash:
-            with contextlib.suppress(FileNotFoundError):
-                manifest_id = read_trashed(depot, name).manifest
+            parsed = parse_trash_name(name)
+            assert parsed is not None  # list_roots has seen to that
+            with _listed(depot.trash_dir / name, held=held):
+                manifest_id = read_trashed(depot, parsed).manifest
                 path = depot.manifest_path(manifest_id)
                 yield _Found(manifest_id, path, Keeper.TRASH, partial(self._trash.add, name))
         for lease in news.pinned:
-            with contextlib.suppress(FileNotFoundError):
-                path = depot.leases_dir / f"{lease.id}.json"
+            path = depot.leases_dir / f"{lease.id}.json"
+            with _listed(path, held=held):
                 claimed = _peek(path)
-                done = partial(self._pinned.add, lease.id)
+                done = partial(self._pinned.add, f"{lease.id}.json")
                 yield _Found(claimed, path, lease.keeper, done, is_leased=True)
 
     def _mark(self, found: Iterable[_Found]) -> None:
@@ -214,11 +229,23 @@ class RootTracker:
             lease.read_to += len(raw)
 
 
+@contextlib.contextmanager
+def _listed(path: Path, *, held: bool) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as exc:
+        if held:  # a symlink to what is not there, perhaps on a disk that is away
+            raise unreadable_root(path, exc) from exc
+
+
 def _peek(path: Path) -> str:
     """The id that a lease's manifest claims; "" if it claims none, which no manifest has."""
     try:
-        with path.open("rb") as file:
-            return peek_id(file.read(ID_WITHIN)) or ""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return peek_id(os.read(fd, ID_WITHIN)) or ""
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         raise
     except OSError as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ _DEAD = "dead-"
 _OWNED = re.compile(r"([rw]-[0-9a-f]{16})(\.tmp)?")
 _TEMPORARY = re.compile(r"tmp-[0-9a-f]{16}")
 _PROBE = re.compile(r"probe-([rw]-[0-9a-f]{16})")
+#: On a full disk a name may need more space; on an overlay a lower layer's directory stays there.
+_CANNOT_RENAME = (errno.ENOSPC, errno.EDQUOT, errno.EXDEV)
 #: A temporary file without a lease may be a reader's that is about to take one.
 _TEMPORARY_AGE_NS = 24 * 3600 * 1_000_000_000
 
@@ -30,7 +33,7 @@ def find_unfinished(depot: Depot, live: set[str], *, now_ns: int) -> list[Path]:
     found = [
         depot.leases_dir / name
         for name in sorted(os.listdir(depot.leases_dir))
-        if name.partition(".")[0] not in live
+        if (owned := _OWNED.match(name)) and owned[1] not in live
     ]
     for path in _iter_places(depot):
         owned = _OWNED.fullmatch(path.name) or _PROBE.fullmatch(path.name)
@@ -47,12 +50,10 @@ def _iter_places(depot: Depot) -> Iterator[Path]:
     for name in sorted(os.listdir(depot.staging_dir)):
         if _OWNED.fullmatch(name) or _TEMPORARY.fullmatch(name) or name.startswith(_DEAD):
             yield depot.staging_dir / name
-    for name in sorted(os.listdir(depot.blobs.path)):
-        if _PROBE.fullmatch(name):
-            yield depot.blobs.path / name
-    for name in sorted(os.listdir(depot.path)):
-        if _TEMPORARY.fullmatch(name):
-            yield depot.path / name
+    for directory in (depot.blobs.path, depot.manifests_dir, depot.path):
+        for name in sorted(os.listdir(directory)):
+            if _PROBE.fullmatch(name) or _TEMPORARY.fullmatch(name):
+                yield directory / name
 
 
 def _is_old(path: Path, now_ns: int) -> bool:
@@ -65,8 +66,9 @@ def measure(paths: list[Path]) -> Amount:
     """Files and bytes below `paths` that deleting them frees."""
     amount = Amount()
     for path in paths:
-        files = [path] if not path.is_dir() else (f for f in path.rglob("*") if f.is_file())
-        for file in files:
+        # Not rglob: its owner may have committed, and be clearing it at this moment.
+        inside = (os.path.join(where, name) for where, _, names in os.walk(path) for name in names)
+        for file in map(Path, inside) if path.is_dir() else (path,):
             with contextlib.suppress(FileNotFoundError):
                 status = file.lstat()
                 amount = amount.plus(status.st_size if status.st_nlink == 1 else 0)
@@ -89,7 +91,15 @@ def take_away(depot: Depot, path: Path, *, now_ns: int, local: bool) -> Path | N
                 if lease is not None:
                     return None
         target = depot.staging_dir / f"{_DEAD}{path.name.removeprefix(_DEAD)}"
-        path.rename(target)
+        try:
+            path.rename(target)
+        except OSError as exc:
+            if exc.errno not in _CANNOT_RENAME:
+                raise
+            if path.is_dir():
+                return path  # a dead writer's, which nobody looks for any more
+            path.unlink()
+            return None
     except FileNotFoundError:
         return None
     finally:
@@ -98,9 +108,21 @@ def take_away(depot: Depot, path: Path, *, now_ns: int, local: bool) -> Path | N
     return target
 
 
-def delete(paths: list[Path]) -> None:
-    for path in paths:
+def delete(paths: list[Path]) -> list[Path]:
+    """Returns what could not be deleted."""
+    return [path for path in paths if not _delete(path)]
+
+
+def _delete(path: Path) -> bool:
+    """An owner that has committed may be clearing it, too, and a reader of one that was killed may
+    still write there: what is left then goes with the next collection."""
+    try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    except OSError as exc:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        return exc.errno in (errno.ENOENT, errno.ENOTEMPTY)
+    return True

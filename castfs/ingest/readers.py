@@ -122,6 +122,8 @@ class Readers:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     env=settings.interpreter_environment(),
+                    # Ctrl-C is for us: one that is still being loaded would print a traceback.
+                    process_group=0,
                 )
                 stack.pop_all()
             reader = _Reader(process, ours)

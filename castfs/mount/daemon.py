@@ -25,7 +25,10 @@ def main(request_fd: int, ready_fd: int) -> int:
     for fd in (request_fd, ready_fd):
         os.set_inheritable(fd, False)
     with open(request_fd, "rb") as pipe:
-        request = MountRequest.decode(pipe.read())
+        raw = pipe.read()
+    if not raw:
+        return 1  # whoever asked for it was killed before saying for what
+    request = MountRequest.decode(raw)
     os.chdir("/")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)
@@ -43,6 +46,9 @@ def main(request_fd: int, ready_fd: int) -> int:
             traceback.print_exc()
         else:
             logging.getLogger("castfs.mount").error("%s", exc)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # Whoever is told ends this process, which is on its way out.
+            signal.signal(number, signal.SIG_IGN)
         channel.tell_error(exc)
         return getattr(exc, "exit_code", 1)
     return 0

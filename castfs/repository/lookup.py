@@ -9,7 +9,7 @@ from pathlib import Path
 
 from castfs import settings
 from castfs.digest import Digest
-from castfs.errors import NoStoreError, StoreError
+from castfs.errors import DamageError, NoStoreError, NotFoundError, StoreError
 from castfs.manifest import Manifest, decode_stored, read_manifest_file
 from castfs.paths import display
 from castfs.repository import naming
@@ -31,7 +31,15 @@ def resolve_snapshot(depot: Depot, word: str) -> Snapshot:
     if naming.is_file_name(word):
         return load_manifest_file(Path(word), depot=depot)
     named = naming.resolve(depot, word)
-    manifest = load_manifest(depot, named.manifest_id)
+    try:
+        manifest = load_manifest(depot, named.manifest_id)
+    except DamageError as exc:
+        if named.record is not None and not depot.record_path(named.record.id).exists():
+            # Its manifest was collected between the two looks: nothing is damaged.
+            raise NotFoundError(
+                f"snapshot {named.record.id} was removed", hint="see `castfs list`"
+            ) from exc
+        raise
     return Snapshot(manifest, depot.blobs, depot, named.record)
 
 

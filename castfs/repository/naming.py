@@ -67,7 +67,7 @@ def check_text(*words: object) -> None:
 def describe_record(record: Record) -> str:
     """One line: names and sources may come from an imported manifest, which a stranger wrote."""
     name = f" {record.name}" if record.name else ""
-    return shown(f"{record.id} {record.created_at[:19]}{name} {record.source}".encode())
+    return shown(f"{record.id} {record.created_at[:19]}Z{name} {record.source}".encode())
 
 
 def find_records(
@@ -124,14 +124,19 @@ def resolve(depot: Depot, word: str) -> Named:
 
 
 def pick_record(
-    depot: Depot, records: Sequence[Record], damaged: Sequence[DamageError], word: str
+    depot: Depot,
+    records: Sequence[Record],
+    damaged: Sequence[DamageError],
+    word: str,
+    *,
+    in_trash: bool = False,
 ) -> Record:
     """The one of `records` that `word` means: for verbs that change records.
 
     A manifest file means the record of its tree. What means several is refused, and a name does if
     several have it: nobody says "remove `run`" and means one of ten. NotFoundError, AmbiguousError.
     """
-    found = match_records(depot, records, damaged, word, newest_of_name=False)
+    found = match_records(depot, records, damaged, word, newest_of_name=False, in_trash=in_trash)
     if len(found) > 1:
         raise _ambiguous(word, [describe_record(record) for record in found])
     return found[0]
@@ -144,9 +149,10 @@ def match_records(
     word: str,
     *,
     newest_of_name: bool = True,
+    in_trash: bool = False,
 ) -> list[Record]:
     """All of `records` that `word` means, at least one. NotFoundError; DamageError if one of those
-    that are `damaged` might be meant, too."""
+    that are `damaged` might be meant, too. `in_trash`: that is where they are, for the wording."""
     if is_file_name(word):
         manifest_id = read_manifest_file(Path(word)).id
         found = [record for record in records if record.manifest == manifest_id]
@@ -154,7 +160,7 @@ def match_records(
         found = find_records(records, word, newest_of_name=newest_of_name)
     _check_certain(word, bool(found), damaged)
     if not found:
-        raise _not_found(depot, word)
+        raise _not_found(depot, word, in_trash=in_trash)
     return found
 
 
@@ -164,11 +170,13 @@ def _check_certain(word: str, found: bool, damaged: Sequence[DamageError]) -> No
         raise damaged[0]
 
 
-def _not_found(depot: Depot, word: str) -> NotFoundError:
+def _not_found(depot: Depot, word: str, *, in_trash: bool = False) -> NotFoundError:
     short = re.fullmatch(f"[0-9a-f]{{1,{PREFIX_MIN - 1}}}", word)
+    listing = "castfs list --deleted" if in_trash else "castfs list"
     return NotFoundError(
-        f"no snapshot {_show(word)} in {display(os.fsencode(depot.path))}",
-        hint=f"an id needs {PREFIX_MIN} digits at least" if short else "see `castfs list`",
+        f"no snapshot {_show(word)} in {'the trash of ' if in_trash else ''}"
+        + display(os.fsencode(depot.path)),
+        hint=f"an id needs {PREFIX_MIN} digits at least" if short else f"see `{listing}`",
     )
 
 

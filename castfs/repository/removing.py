@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
-from castfs.errors import AmbiguousError, BusyError, DamageError, NotFoundError, UsageError
-from castfs.repository.naming import find_records, match_records, pick_record
+from castfs.errors import (
+    AmbiguousError,
+    BusyError,
+    CastfsError,
+    DamageError,
+    NotFoundError,
+    UsageError,
+)
+from castfs.repository.naming import match_records, pick_record
 from castfs.repository.results import DeletedSnapshot, ForgetResult
 from castfs.retention import Policy, apply_policy
 from castfs.store import Depot, Record
@@ -29,28 +37,25 @@ def remove(depot: Depot, words: Sequence[str]) -> list[Record]:
 def find_for_good(depot: Depot, words: Sequence[str]) -> list[Record]:
     """What `remove_for_good` would delete: snapshots, also ones that are in the trash."""
     damaged: list[DamageError] = []
-    records = [*depot.iter_records(damaged), *(t.record for t in iter_trash(depot, damaged))]
+    records = _all_records(depot, damaged)
     return _unique(pick_record(depot, records, damaged, word) for word in words)
 
 
 def find_everywhere(depot: Depot, words: Sequence[str]) -> list[Record]:
     """All that the words mean to somebody who only reads; also what is in the trash."""
     damaged: list[DamageError] = []
-    records = [*depot.iter_records(damaged), *(t.record for t in iter_trash(depot, damaged))]
+    records = _all_records(depot, damaged)
     found = [match_records(depot, records, damaged, word) for word in words]
     return _unique(itertools.chain.from_iterable(found))
 
 
 def remove_for_good(depot: Depot, records: Sequence[Record]) -> None:
     """BusyError names those that a reader holds; all others are gone then, too."""
-    wanted = {record.id for record in records}
-    paths = [depot.record_path(record.id) for record in records]
-    trashed = [t.name for t in iter_trash(depot, []) if t.record.id in wanted]
-    held = delete_records(depot, [*paths, *(depot.trash_dir / str(name) for name in trashed)])
+    held = delete_records(depot, [record.id for record in records])
     if held:
-        ids = ", ".join(path.stem.rpartition("-")[2] for path in held)
+        others = "; the others are deleted" if len(records) > len(held) else ""
         raise BusyError(
-            f"{ids} is being read by somebody who may not write the store, and stays",
+            f"in use by somebody who may not write the store: {', '.join(held)}{others}",
             hint="end that mount or restore and run the command again",
         )
 
@@ -59,13 +64,8 @@ def undelete(depot: Depot, words: Sequence[str]) -> list[Record]:
     """Take snapshots out of the trash: all of them, or none."""
     damaged: list[DamageError] = []
     trashed = {t.record.id: t for t in iter_trash(depot, damaged)}
-    records = [t.record for t in trashed.values()]
-    try:
-        chosen = _unique(pick_record(depot, records, damaged, word) for word in words)
-    except AmbiguousError:
-        raise
-    except NotFoundError as exc:
-        raise NotFoundError(f"{exc.message}'s trash", hint="see `castfs list --deleted`") from exc
+    records = _newest_first(t.record for t in trashed.values())
+    chosen = _unique(pick_record(depot, records, damaged, word, in_trash=True) for word in words)
     take_back(depot, [trashed[record.id].name for record in chosen])
     return chosen
 
@@ -85,6 +85,13 @@ def forget(
             "the policy keeps nothing", hint="say what to keep, for example --keep-last 10"
         )
     groups = apply_policy(records, policy)
+    for group in groups:
+        if not group.kept:
+            of = group.name if group.name is not None else f"{group.source} on {group.host}"
+            raise UsageError(
+                f"the policy keeps not one snapshot of {of}",
+                hint="add --keep-last 1, or remove them with `castfs rm`",
+            )
     removed = [record for group in groups for record in group.removed]
     if not dry_run:
         move_to_trash(depot, [record.id for record in removed])
@@ -94,17 +101,37 @@ def forget(
 def _pick_live(depot: Depot, words: Sequence[str]) -> list[Record]:
     damaged: list[DamageError] = []
     records = list(depot.iter_records(damaged))
+    return _unique(_pick_one_live(depot, records, damaged, word) for word in words)
+
+
+def _pick_one_live(
+    depot: Depot, records: Sequence[Record], damaged: Sequence[DamageError], word: str
+) -> Record:
     try:
-        return _unique(pick_record(depot, records, damaged, word) for word in words)
+        return pick_record(depot, records, damaged, word)
     except AmbiguousError:
         raise
     except NotFoundError as exc:
-        trashed = [each.record for each in iter_trash(depot, [])]
-        if any(find_records(trashed, word) and not find_records(records, word) for word in words):
-            raise NotFoundError(
-                exc.message, hint="it is in the trash already; see `castfs list --deleted`"
-            ) from exc
+        # If it is not there either, the first error says all.
+        with contextlib.suppress(CastfsError):
+            match_records(depot, _trashed_records(depot, []), [], word)
+            exc.hint = "it is in the trash already; see `castfs list --deleted`"
         raise
+
+
+def _all_records(depot: Depot, damaged: list[DamageError]) -> list[Record]:
+    """Newest first, those in the trash last: so a name alone is a live snapshot if it can be."""
+    live = list(depot.iter_records(damaged))
+    return _unique([*live, *_trashed_records(depot, damaged)])
+
+
+def _trashed_records(depot: Depot, damaged: list[DamageError]) -> list[Record]:
+    return _newest_first(trashed.record for trashed in iter_trash(depot, damaged))
+
+
+def _newest_first(records: Iterable[Record]) -> list[Record]:
+    """As names are resolved; the trash has the last deleted first."""
+    return sorted(records, key=lambda record: record.id, reverse=True)
 
 
 def _unique(records: Iterable[Record]) -> list[Record]:

@@ -36,11 +36,12 @@ class IngestResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStats:
-    """What a store holds. `logical_bytes` is the sum over all snapshots, each counted whole;
-    `saved_bytes` is what deduplication and sharing keep off the disk."""
+    """What a store holds. `logical_bytes` is the sum over the snapshots that are not in the trash,
+    each counted whole; `saved_bytes` is what deduplication and sharing keep off the disk."""
 
     store: Path
     snapshot_count: int
+    trash_count: int
     manifest_count: int
     manifest_bytes: int
     blob_count: int

@@ -14,6 +14,7 @@ from castfs.manifest import Entry, File, Tree
 from castfs.repository.lookup import load_manifest, resolve_snapshot
 from castfs.repository.results import Found, StoreStats
 from castfs.store import Depot
+from castfs.store.trash import parse_trash_name
 
 #: A word of hex digits at least this long is taken for (the beginning of) a digest.
 _DIGEST_MIN = 7
@@ -94,6 +95,7 @@ def compute_stats(depot: Depot) -> StoreStats:
     return StoreStats(
         store=depot.path,
         snapshot_count=counts["snapshots"] + len(damaged),
+        trash_count=sum(1 for name in os.listdir(depot.trash_dir) if parse_trash_name(name)),
         manifest_count=counts["manifests"],
         manifest_bytes=counts["manifest bytes"],
         blob_count=counts["blobs"],

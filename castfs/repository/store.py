@@ -197,7 +197,8 @@ class Store:
         self, policy: Policy, *, source: str | None = None, name: str | None = None
     ) -> ForgetResult:
         """Move to the trash what `policy` does not keep of the snapshots that `iter_snapshots`
-        would give. UsageError for one that keeps nothing; DamageError, with nothing moved, if a
+        would give. UsageError for one that keeps nothing at all, or nothing of a
+        group; DamageError, with nothing moved, if a
         record cannot be read."""
         return self._forget(policy, source, name, dry_run=False)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from castfs.digest import Digest
 from castfs.errors import BlobError, StoreError
+
+_SHARD = re.compile(r"[0-9a-f]{2}")
+_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class BlobDir:
@@ -78,16 +82,18 @@ class BlobDir:
     def iter_blobs(self) -> Iterator[tuple[Digest, os.stat_result]]:
         """(digest, lstat) of every blob, shard by shard; other files are passed over."""
         for shard in self._list_shards():
-            if len(shard) != 2:
+            if not _SHARD.fullmatch(shard):
                 continue
             try:
-                shard_fd = os.open(shard, os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._fd)
+                # Not through a symlink: what lies elsewhere may be somebody else's.
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                shard_fd = os.open(shard, flags, dir_fd=self._fd)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             try:
                 with os.scandir(shard_fd) as entries:
                     for entry in entries:
-                        if len(entry.name) != 64:
+                        if not (_NAME.fullmatch(entry.name) and entry.name.startswith(shard)):
                             continue
                         try:
                             status = entry.stat(follow_symlinks=False)

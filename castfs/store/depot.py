@@ -10,6 +10,7 @@ import errno
 import functools
 import grp
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from castfs import atomic
 from castfs.digest import Digest
 from castfs.errors import DamageError, NoStoreError, StoreError
 from castfs.paths import display
+from castfs.regular import read_regular
 from castfs.store.blobs import BlobDir
 from castfs.store.locks import StoreLocks
 from castfs.store.records import Record, decode_record
@@ -34,6 +36,7 @@ KNOWN_FEATURES: frozenset[str] = frozenset()
 _DIRECTORIES = (
     "blobs", "manifests", "snapshots", "trash", "leases", "staging", "quarantine", "cache",
 )  # fmt: skip
+_MANIFEST = re.compile(r"[0-9a-f]{64}\.json")
 _LOCK_FILES = ("gate", "store", "gc.lock")
 
 
@@ -121,17 +124,20 @@ class Depot:
     def read_manifest(self, manifest_id: Digest) -> bytes:
         """The bytes of a manifest. DamageError if a record names one that is not there."""
         try:
-            return self.manifest_path(manifest_id).read_bytes()
+            raw = read_regular(self.manifest_path(manifest_id))
         except OSError as exc:
             raise DamageError(
                 f"manifest {manifest_id} cannot be read: {exc.strerror}",
                 hint="ingest the same tree again, or import its manifest",
             ) from exc
+        if raw is None:
+            raise DamageError(f"manifest {manifest_id} is no file", hint="move it out of the store")
+        return raw
 
     def iter_manifest_ids(self) -> Iterator[Digest]:
         for shard in sorted(_names(self.manifests_dir)):
             for name in sorted(_names(self.manifests_dir / shard)):
-                if len(name) == 69 and name.endswith(".json"):
+                if _MANIFEST.fullmatch(name) and name.startswith(shard):
                     yield Digest(name[:64])
 
     def iter_record_ids(self) -> Iterator[str]:
@@ -147,12 +153,14 @@ class Depot:
         """FileNotFoundError if it is gone; DamageError if it cannot be read."""
         path = self.record_path(record_id)
         try:
-            raw = path.read_bytes()
+            raw = read_regular(path)
         except FileNotFoundError:
             raise
         except OSError as exc:
             shown = display(os.fsencode(path))
             raise DamageError(f"snapshot record {shown} cannot be read: {exc.strerror}") from exc
+        if raw is None:
+            raise DamageError(f"snapshot record {display(os.fsencode(path))} is no file")
         return decode_record(raw, record_id=record_id, where=display(os.fsencode(path)))
 
     def iter_records(self, damaged: list[DamageError] | None = None) -> Iterator[Record]:
@@ -178,6 +186,9 @@ def _names(directory: Path) -> list[str]:
         return os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as exc:
+        shown = display(os.fsencode(directory))
+        raise DamageError(f"{shown} cannot be read: {exc.strerror}") from exc
 
 
 def open_depot(path: Path) -> Depot:

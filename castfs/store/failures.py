@@ -17,6 +17,7 @@ _HINTS = {
     errno.EROFS: "the store is on a read-only filesystem",
     errno.EACCES: "you may not write there",
     errno.EPERM: "you may not write there",
+    errno.EISDIR: "a directory lies where a file belongs; `castfs verify` says where",
     errno.EIO: "the disk reports errors; nothing was committed",
 }
 

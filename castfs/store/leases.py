@@ -21,7 +21,7 @@ from typing import Literal
 
 import msgspec
 
-from castfs import syscalls
+from castfs import atomic, syscalls
 from castfs.errors import StoreError
 
 #: How often an owner touches its lease, in seconds, and after how long without that others give
@@ -57,6 +57,22 @@ def decode_header(raw: bytes) -> tuple[LeaseHeader, int] | None:
         return None
 
 
+def is_relied_on(directory: Path, digest: str) -> bool:
+    """Has a writer, alive or dead, said that it relies on that blob? OSError.
+
+    Call it while the store is held exclusively.
+    """
+    raw = bytes.fromhex(digest)
+    for path in directory.glob("w-*"):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            continue
+        if (raw if path.suffix == ".lease" else digest.encode()) in content:
+            return True
+    return False
+
+
 class Lease:
     """A lease that this process owns. Create it under the shared lock, after the last fork.
 
@@ -75,12 +91,16 @@ class Lease:
         self.path = directory / f"{self.id}.lease"
         self.manifest_path = directory / f"{self.id}.json"
         self._last_beat = time.monotonic()
+        # Made aside: whatever the umask and whenever this process is killed, a lease under its name
+        # is whole, and the group's collector can open it.
+        self._temp = directory.parent / "staging" / f"{self.id}.tmp"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self._fd = os.open(self.path, flags, mode)
+        self._fd = -1
         try:
+            self._fd = os.open(self._temp, flags, mode)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whatever the umask: a lease that the group's collector cannot open stops it.
             os.fchmod(self._fd, mode)
+            atomic.give_to_owner_of(directory, self._fd)
             header = LeaseHeader(
                 kind=kind,
                 boot_id=syscalls.boot_id(),
@@ -91,7 +111,9 @@ class Lease:
                 stamp_ns=os.fstat(self._fd).st_mtime_ns,
             )
             self._write(msgspec.json.encode(header) + b"\n")
+            self._temp.rename(self.path)
         except BaseException:
+            self._unlink()
             self.release()
             raise
 
@@ -111,13 +133,12 @@ class Lease:
             raise
         except OSError:
             # Another owner's file (protected_hardlinks), another filesystem, too many links.
-            temp = self.manifest_path.parent.parent / "staging" / f"{self.id}.tmp"
             try:
-                shutil.copyfile(source, temp)
-                temp.chmod(0o444)
-                temp.replace(self.manifest_path)
+                shutil.copyfile(source, self._temp)
+                self._temp.chmod(0o444)
+                self._temp.replace(self.manifest_path)
             finally:
-                temp.unlink(missing_ok=True)
+                self._temp.unlink(missing_ok=True)
 
     def beat(self) -> None:
         """Show that the owner lives. Cheap to call often."""
@@ -143,9 +164,14 @@ class Lease:
         """Give the lease up. Idempotent."""
         if self._fd < 0:
             return
+        self._unlink()
+        fd, self._fd = self._fd, -1
+        # Some network filesystems say only now what became of a write; nobody needs it any more.
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+    def _unlink(self) -> None:
         # The lease goes last: its manifest alone would be a file that nobody explains.
-        for path in (self.manifest_path, self.path):
+        for path in (self._temp, self.manifest_path, self.path):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-        os.close(self._fd)
-        self._fd = -1

@@ -126,7 +126,7 @@ def _released(depot: Depot, lease: Lease) -> Iterator[None]:
 def _check_present(depot: Depot, manifest_id: Digest, record_id: str | None) -> None:
     if record_id is not None and not depot.record_path(record_id).exists():
         raise NotFoundError(f"snapshot {record_id} was removed", hint="see `castfs list`")
-    if not depot.manifest_path(manifest_id).exists():
+    if not depot.manifest_path(manifest_id).is_file():
         raise DamageError(
             f"manifest {manifest_id} is missing from {depot.manifests_dir}",
             hint="ingest the same tree again, or import its manifest",

@@ -10,7 +10,7 @@ from pathlib import Path
 from castfs.errors import DamageError
 from castfs.paths import display
 from castfs.store.depot import Depot
-from castfs.store.trash import TrashName, parse_trash_name
+from castfs.store.trash import TRASH_NAME
 
 _RECORD = re.compile(r"[0-9a-f]{24}\.json")
 _LEASE = re.compile(r"([rw]-[0-9a-f]{16})\.(lease|json)")
@@ -21,46 +21,39 @@ _SILLY_RENAME = ".nfs"
 
 @dataclass(frozen=True, slots=True)
 class RootNames:
-    """Ids of records, names in the trash, ids of leases, and of those with a manifest."""
+    """Names of files: records, the trash, leases with their manifests."""
 
-    records: frozenset[str]
-    trash: frozenset[TrashName]
-    leases: frozenset[str]
-    pinned: frozenset[str]
+    records: frozenset[str] = frozenset()
+    trash: frozenset[str] = frozenset()
+    leases: frozenset[str] = frozenset()
 
 
-def list_roots(depot: Depot) -> RootNames:
+def list_roots(depot: Depot, known: RootNames | None = None) -> RootNames:
     """Call it while the store is held: exclusively, if all of it has to be true at one moment.
 
-    DamageError if a directory cannot be read, or names what is no root.
+    Names that are `known` are not looked at again: there may be 100,000, listed fifty times a
+    second. DamageError if a directory cannot be read, or names what is no root.
     """
-    records = set()
-    for name in _list(depot.snapshots_dir):
-        if not _RECORD.fullmatch(name):
-            raise _unknown(depot.snapshots_dir / name)
-        records.add(name[:24])
-    trash = set()
-    for name in _list(depot.trash_dir):
-        parsed = parse_trash_name(name)
-        if parsed is None:
-            raise _unknown(depot.trash_dir / name)
-        trash.add(parsed)
-    leases: dict[str, set[str]] = {"lease": set(), "json": set()}
-    for name in _list(depot.leases_dir):
-        match = _LEASE.fullmatch(name)
-        if match is None:
-            raise _unknown(depot.leases_dir / name)
-        leases[match[2]].add(match[1])
+    known = known or RootNames()
     return RootNames(
-        frozenset(records), frozenset(trash), frozenset(leases["lease"]), frozenset(leases["json"])
+        records=_list(depot.snapshots_dir, _RECORD, known.records),
+        trash=_list(depot.trash_dir, TRASH_NAME, known.trash),
+        leases=_list(depot.leases_dir, _LEASE, known.leases),
     )
 
 
-def _list(directory: Path) -> list[str]:
+def _list(directory: Path, pattern: re.Pattern[str], known: frozenset[str]) -> frozenset[str]:
     try:
-        return [name for name in os.listdir(directory) if not name.startswith(_SILLY_RENAME)]
+        names = frozenset(os.listdir(directory))
     except OSError as exc:
         raise unreadable_root(directory, exc) from exc
+    silly = set()
+    for name in names - known:
+        if name.startswith(_SILLY_RENAME):
+            silly.add(name)
+        elif not pattern.fullmatch(name):
+            raise _unknown(directory / name)
+    return names - silly if silly else names
 
 
 def _unknown(path: Path) -> DamageError:

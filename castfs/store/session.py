@@ -77,7 +77,9 @@ class WriteSession:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._cleanup.close()
+        # What is left to do is no matter any more, whether the session was committed or not.
+        with contextlib.suppress(OSError):
+            self._cleanup.close()
         if isinstance(exc, OSError) and (error := as_store_error(exc, self.depot.path)):
             raise error from exc
 
@@ -223,6 +225,12 @@ class WriteSession:
             temp = atomic.write_temp(self.staging.path, [encode_record(record)], mode=BLOB_MODE)
             with self.depot.locks.shared():
                 self._lease.check()
+                # Between the two only its time protects a manifest, and clocks step.
+                if not self.depot.manifest_path(manifest_id).exists():
+                    raise StoreError(
+                        f"manifest {manifest_id} was deleted before its snapshot was recorded",
+                        hint="run the command again",
+                    )
                 temp.replace(self.depot.record_path(record.id))
                 self._lease.release()
             try:
@@ -242,10 +250,11 @@ class WriteSession:
     ) -> bool:
         path = self.depot.manifest_path(manifest_id)
         new = False
-        if not (_is_sound_file(path, is_sound) and self._touch(path)):
+        if not (_is_sound_file(path, is_sound) and self._rely_on(manifest_id)):
             atomic.ensure_dir(path.parent, self.depot.dir_mode)
             temp = atomic.write_temp(self.staging.path, manifest, mode=BLOB_MODE)
             with self.depot.locks.shared():
+                self.staging.log([manifest_id])
                 new = not path.exists()
                 temp.replace(path)
         # Always: what is there may be another writer's directory or rename of a moment ago.
@@ -253,11 +262,13 @@ class WriteSession:
         atomic.fsync_dir(path.parent.parent)
         return new
 
-    def _touch(self, path: Path) -> bool:
-        """Make a manifest young. False where it is gone, or another owner's."""
+    def _rely_on(self, manifest_id: Digest) -> bool:
+        """Make a manifest that is there young, until the record leads to it. Logged as blobs are:
+        clocks step. False where it is gone, or another owner's."""
         with self.depot.locks.shared():
+            self.staging.log([manifest_id])
             try:
-                os.utime(path)
+                os.utime(self.depot.manifest_path(manifest_id))
             except (FileNotFoundError, PermissionError):
                 return False
         return True

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from castfs import syscalls
+from castfs import atomic, syscalls
 from castfs.digest import CHUNK_SIZE, Digest, ReadError, digest_fd, iter_chunks
 from castfs.errors import CastfsError
 from castfs.paths import unescape
@@ -148,10 +148,7 @@ class Staging:
         """Where a finished blob waits: one of 256 directories, as in the store."""
         shard = digest[:2]
         if shard not in self._shards:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(shard, 0o700, dir_fd=self._fd)
-                if self.depot.marker.group:
-                    os.chmod(shard, self.depot.dir_mode, dir_fd=self._fd)
+            atomic.ensure_dir(self.path / shard, self.depot.dir_mode, durable=False)
             self._shards.add(shard)
         return f"{shard}/{digest}"
 

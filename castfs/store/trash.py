@@ -8,7 +8,6 @@ because a reader that may not write the store holds a shared flock on it.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import re
@@ -20,13 +19,15 @@ from pathlib import Path
 from castfs import atomic
 from castfs.errors import DamageError, NotFoundError
 from castfs.paths import display
+from castfs.regular import read_regular
 from castfs.store.depot import Depot
 from castfs.store.failures import store_errors
 from castfs.store.locks import open_lock, try_flock
 from castfs.store.records import Record, decode_record
 from castfs.store.staging import LOCK_BATCH
 
-_NAME = re.compile(r"([0-9a-f]{12})-([0-9a-f]{24})\.json")
+#: The name of a file in the trash.
+TRASH_NAME = re.compile(r"([0-9a-f]{12})-([0-9a-f]{24})\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,20 @@ class TrashedRecord:
 
 
 def parse_trash_name(name: str) -> TrashName | None:
-    match = _NAME.fullmatch(name)
+    match = TRASH_NAME.fullmatch(name)
     return TrashName(match[2], int(match[1], 16) * 1_000_000) if match else None
+
+
+def list_trash(depot: Depot) -> list[TrashName]:
+    """The names in the trash, the last deleted first. DamageError if it cannot be read."""
+    try:
+        texts = sorted(os.listdir(depot.trash_dir), reverse=True)
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        where = display(os.fsencode(depot.trash_dir))
+        raise DamageError(f"the trash {where} cannot be read: {exc.strerror}") from exc
+    return [name for name in map(parse_trash_name, texts) if name is not None]
 
 
 def iter_trash(depot: Depot, damaged: list[DamageError] | None = None) -> Iterator[TrashedRecord]:
@@ -58,10 +71,7 @@ def iter_trash(depot: Depot, damaged: list[DamageError] | None = None) -> Iterat
 
     DamageError at the first that cannot be read; with a list, it goes there instead.
     """
-    for text in sorted(os.listdir(depot.trash_dir), reverse=True):
-        name = parse_trash_name(text)
-        if name is None:
-            continue
+    for name in list_trash(depot):
         try:
             yield TrashedRecord(read_trashed(depot, name), name)
         except FileNotFoundError:
@@ -77,11 +87,13 @@ def read_trashed(depot: Depot, name: TrashName) -> Record:
     path = depot.trash_dir / str(name)
     where = display(os.fsencode(path))
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path)
     except FileNotFoundError:
         raise
     except OSError as exc:
         raise DamageError(f"deleted snapshot {where} cannot be read: {exc.strerror}") from exc
+    if raw is None:
+        raise DamageError(f"deleted snapshot {where} is no file")
     return decode_record(raw, record_id=name.record_id, where=where)
 
 
@@ -93,30 +105,35 @@ def move_to_trash(depot: Depot, record_ids: Sequence[str]) -> None:
         except OSError:
             # A full disk, which removing is there to help with, may refuse even that.
             now = time.time_ns()
-        names = [TrashName(record_id, now) for record_id in record_ids]
-        _rename(depot, [(depot.record_path(n.record_id), depot.trash_dir / str(n)) for n in names])
+        _rename(
+            depot, [(f"{each}.json", str(TrashName(each, now))) for each in record_ids], away=True
+        )
 
 
 def take_back(depot: Depot, names: Sequence[TrashName]) -> None:
     """Out of the trash, durably. NotFoundError for one that has expired meanwhile; StoreError."""
     with store_errors(depot.path):
-        _rename(depot, [(depot.trash_dir / str(n), depot.record_path(n.record_id)) for n in names])
+        _rename(depot, [(str(name), f"{name.record_id}.json") for name in names], away=False)
 
 
-def _rename(depot: Depot, moves: Sequence[tuple[Path, Path]]) -> None:
+def _rename(depot: Depot, moves: Sequence[tuple[str, str]], *, away: bool) -> None:
+    places = (depot.snapshots_dir, depot.trash_dir)
+    source_dir, target_dir = places if away else reversed(places)
     try:
         for start in range(0, len(moves), LOCK_BATCH):
             with depot.locks.shared():
                 for source, target in moves[start : start + LOCK_BATCH]:
-                    source.rename(target)
+                    (source_dir / source).rename(target_dir / target)
     except FileNotFoundError as exc:
         raise NotFoundError(
-            f"snapshot {source.stem.rpartition('-')[2]} was removed meanwhile",
+            f"snapshot {Path(source).stem.rpartition('-')[2]} was removed meanwhile",
             hint="see `castfs list` and `castfs list --deleted`",
         ) from exc
     finally:
-        atomic.fsync_dir(depot.snapshots_dir)
-        atomic.fsync_dir(depot.trash_dir)
+        # Where it was first: btrfs commits the whole rename then. The other way round a power cut
+        # between the two leaves it in both places.
+        atomic.fsync_dir(source_dir)
+        atomic.fsync_dir(target_dir)
 
 
 def unlink_unheld(path: Path) -> bool:
@@ -144,17 +161,27 @@ def is_held(path: Path) -> bool:
         os.close(fd)
 
 
-def delete_records(depot: Depot, paths: Sequence[Path]) -> list[Path]:
-    """Delete records (trashed or not) for good, durably. Returns those that are held by readers
-    and stay. One that is gone already is passed over. StoreError."""
+def delete_records(depot: Depot, record_ids: Sequence[str]) -> list[str]:
+    """Delete records for good, durably, wherever they are. Returns the ids of those that are held
+    by readers and stay. One that is gone already is passed over. DamageError, StoreError."""
     held = []
     with store_errors(depot.path):
-        for start in range(0, len(paths), LOCK_BATCH):
+        for start in range(0, len(record_ids), LOCK_BATCH):
             with depot.locks.exclusive():
-                for path in paths[start : start + LOCK_BATCH]:
-                    with contextlib.suppress(FileNotFoundError):
-                        if not unlink_unheld(path):
-                            held.append(path)
-        for directory in sorted({path.parent for path in paths}):
+                # Looked for in the same hold: somebody may move it.
+                trashed = {name.record_id: name for name in list_trash(depot)}
+                for record_id in record_ids[start : start + LOCK_BATCH]:
+                    paths = [depot.record_path(record_id)]
+                    if record_id in trashed:
+                        paths.append(depot.trash_dir / str(trashed[record_id]))
+                    held += [record_id for path in paths if not _delete(path)]
+        for directory in (depot.snapshots_dir, depot.trash_dir):
             atomic.fsync_dir(directory)
     return held
+
+
+def _delete(path: Path) -> bool:
+    try:
+        return unlink_unheld(path)
+    except FileNotFoundError:
+        return True

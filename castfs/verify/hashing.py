@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -32,10 +33,7 @@ _BATCH_BYTES = 32 << 20
 _ALONE_FILES = 2000
 _ALONE_BYTES = 100_000_000
 
-_START = (
-    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-    "from castfs.verify.hashing import main; main()"
-)
+_START = "from castfs.verify.hashing import main; main()"
 
 
 class Suspect(msgspec.Struct, frozen=True):
@@ -97,13 +95,13 @@ def hash_batch(blobs: BlobDir, digests: Sequence[Digest]) -> Answer:
         except FileNotFoundError:
             continue
         except OSError as exc:
-            suspects.append(Suspect(digest, 0, 0, 0, 0, exc.strerror))
+            suspects += _unopened(blobs, digest, exc)
             continue
         try:
             status = os.fstat(fd)
             detail = None
             try:
-                actual = _digest(fd, status.st_size)
+                actual = _digest(fd, status.st_size) if stat.S_ISREG(status.st_mode) else ""
             except (ReadError, OSError) as exc:
                 actual, detail = "", exc.strerror or str(exc)
         finally:
@@ -111,12 +109,23 @@ def hash_batch(blobs: BlobDir, digests: Sequence[Digest]) -> Answer:
         count += 1
         size += status.st_size
         if actual != digest:
-            suspects.append(
-                Suspect(
-                    digest, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size, detail
-                )
-            )
+            suspects.append(_suspect(digest, status, detail))
     return Answer(count, size, suspects)
+
+
+def _suspect(digest: Digest, status: os.stat_result, detail: str | None) -> Suspect:
+    return Suspect(digest, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size, detail)
+
+
+def _unopened(blobs: BlobDir, digest: Digest, error: OSError) -> list[Suspect]:
+    """A symlink or socket is no blob, whatever it leads to; what cannot be looked at may be one."""
+    try:
+        status = os.stat(blobs.name(digest), dir_fd=blobs.dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return []
+    except OSError:
+        return [Suspect(digest, 0, 0, 0, 0, error.strerror)]
+    return [_suspect(digest, status, error.strerror if stat.S_ISREG(status.st_mode) else None)]
 
 
 def _digest(fd: int, size: int) -> str:
@@ -187,6 +196,8 @@ def _hasher(path: Path) -> Iterator[subprocess.Popen[bytes]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=settings.interpreter_environment(),
+        # Ctrl-C is for us: one that is still being loaded would print a traceback.
+        process_group=0,
     ) as process:
         try:
             yield process

@@ -10,6 +10,7 @@ from pathlib import Path
 from castfs import atomic
 from castfs.store import Depot
 from castfs.store.failures import store_errors
+from castfs.store.leases import is_relied_on
 from castfs.verify.hashing import Suspect
 
 
@@ -21,11 +22,17 @@ def quarantine(depot: Depot, suspects: Sequence[Suspect]) -> dict[str, Path]:
     """
     moved = {}
     with store_errors(depot.path):
+        if suspects:
+            # Tools that copy a store may leave out a directory that is empty.
+            atomic.ensure_dir(depot.quarantine_dir, depot.dir_mode)
         for suspect in suspects:
             source = depot.blobs.path / depot.blobs.name(suspect.digest)
             target = depot.quarantine_dir / f"{suspect.digest}-{time.time_ns() // 1_000_000:012x}"
             with depot.locks.exclusive():
-                if _is_still(source, suspect):
+                # What an ingest counts on stays until it has ended: its snapshot would lack it.
+                if _is_still(source, suspect) and not is_relied_on(
+                    depot.leases_dir, suspect.digest
+                ):
                     source.rename(target)
                     moved[suspect.digest] = target
         for shard in {digest[:2] for digest in moved}:
@@ -33,6 +40,13 @@ def quarantine(depot: Depot, suspects: Sequence[Suspect]) -> dict[str, Path]:
         if moved:
             atomic.fsync_dir(depot.quarantine_dir)
     return moved
+
+
+def count_quarantined(depot: Depot) -> int:
+    try:
+        return len(os.listdir(depot.quarantine_dir))
+    except FileNotFoundError:
+        return 0
 
 
 def _is_still(path: Path, suspect: Suspect) -> bool:

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from castfs.digest import Digest, ReadError
+from castfs.digest import Digest, ReadError, digest_fd
 from castfs.errors import CastfsError, ManifestError, NoStoreError, SourceError
 from castfs.manifest import decode_stored, encode_manifest, is_stored_whole
 from castfs.progress import Progress
@@ -106,6 +106,10 @@ def repair_blobs(
     with WriteSession(depot, purpose="repair", check_existing=True) as session:
         for fd in source.iter_candidates(rest):
             try:
+                # Before it is staged: a directory may have many files of one size.
+                if digest_fd(fd) not in rest:
+                    continue
+                os.lseek(fd, 0, os.SEEK_SET)
                 staged = session.stage_file(fd)
             except ReadError:
                 continue  # the source has a bad file, too

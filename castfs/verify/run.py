@@ -13,7 +13,7 @@ from castfs.manifest import decode_stored
 from castfs.progress import SILENT, Progress
 from castfs.store import Depot
 from castfs.verify.hashing import Answer, Suspect, hash_batch, hash_blobs
-from castfs.verify.quarantine import quarantine
+from castfs.verify.quarantine import count_quarantined, quarantine
 from castfs.verify.repair import Source, repair_blobs, repair_manifests
 from castfs.verify.report import BadBlob, Hurt, Problem, VerifyOptions, VerifyResult
 from castfs.verify.structure import Structure, check_manifest, check_structure
@@ -77,7 +77,7 @@ class _Verification:
             problems=tuple(problems),
             bad_blobs=tuple(self._bad.values()),
             hurt=tuple(self._find_hurt(found)) if self._bad else (),
-            quarantine_count=sum(1 for _ in self._depot.quarantine_dir.iterdir()),
+            quarantine_count=count_quarantined(self._depot),
             seconds=time.monotonic() - started,
         )
 
@@ -99,15 +99,15 @@ class _Verification:
 
     def _look_at_sizes(self, found: Structure) -> None:
         for digest, size in found.bad_sizes.items():
-            if size is None:
-                self._bad[digest] = BadBlob(
-                    digest=digest, state="missing", detail="it is not in the store"
-                )
-                continue
-            detail = f"it has {size:,} bytes instead of {found.wanted[digest]:,}"
-            self._bad[digest] = BadBlob(digest=digest, state="wrong size", detail=detail)
             # It is what was hashed that may be moved aside, so it is hashed.
-            self._suspects += hash_batch(self._depot.blobs, [Digest(digest)]).suspects
+            suspects = hash_batch(self._depot.blobs, [Digest(digest)]).suspects
+            self._suspects += suspects
+            if size is not None:
+                detail = f"it has {size:,} bytes instead of {found.wanted[digest]:,}"
+                self._bad[digest] = BadBlob(digest=digest, state="wrong size", detail=detail)
+                continue
+            detail = "what lies in its place is no file" if suspects else "it is not in the store"
+            self._bad[digest] = BadBlob(digest=digest, state="missing", detail=detail)
 
     def _look_at_contents(self, only: dict[str, int] | None) -> None:
         since = None if self._options.since is None else self._options.since * 1e9

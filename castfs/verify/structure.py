@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from castfs.digest import Digest
 from castfs.errors import CastfsError, DamageError
 from castfs.manifest import Manifest, decode_stored
+from castfs.paths import display
 from castfs.progress import Progress
 from castfs.store import Depot, Record, pin_manifest
-from castfs.store.roots import list_roots
+from castfs.store.locks import open_lock
+from castfs.store.roots import RootNames, list_roots
 from castfs.store.trash import iter_trash
+from castfs.verify.hashing import hash_batch
 
 
 @dataclass(slots=True)
@@ -34,12 +39,13 @@ def check_structure(depot: Depot, chosen: Container[str] | None, progress: Progr
     for record in iter_all_records(depot, damaged):
         if chosen is None or record.id in chosen:
             found.records.setdefault(record.manifest, []).append(record.id)
-    found.messages += [str(error) for error in damaged]
-    with contextlib.suppress(CastfsError), depot.locks.shared():
-        try:
-            list_roots(depot)
-        except DamageError as exc:
-            found.messages.append(str(exc))
+    if chosen is None:
+        found.messages += [str(error) for error in damaged]
+        with contextlib.suppress(CastfsError), depot.locks.shared():
+            try:
+                found.messages += _find_odd_roots(depot, list_roots(depot))
+            except DamageError as exc:
+                found.messages.append(str(exc))
     progress.phase("reading snapshots", total=len(found.records))
     for manifest_id in list(found.records):
         check_manifest(depot, Digest(manifest_id), found)
@@ -48,9 +54,31 @@ def check_structure(depot: Depot, chosen: Container[str] | None, progress: Progr
 
 
 def iter_all_records(depot: Depot, damaged: list[DamageError]) -> Iterator[Record]:
-    yield from depot.iter_records(damaged)
-    for trashed in iter_trash(depot, damaged):
-        yield trashed.record
+    """Live records, the trash, and live ones again: what is moved meanwhile is in one of them."""
+    seen = set()
+    trashed = (each.record for each in iter_trash(depot, damaged))
+    for record in itertools.chain(depot.iter_records(damaged), trashed, depot.iter_records([])):
+        if record.id not in seen:
+            seen.add(record.id)
+            yield record
+
+
+def _find_odd_roots(depot: Depot, roots: RootNames) -> Iterator[str]:
+    """What looks as if it were gone or nothing to read, but stops the collector."""
+    paths = [depot.snapshots_dir / name for name in sorted(roots.records)]
+    paths += [depot.trash_dir / name for name in sorted(roots.trash)]
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            yield f"{display(os.fsencode(path))} is a symlink that leads nowhere"
+    for path in [depot.leases_dir / name for name in sorted(roots.leases)]:
+        shown = display(os.fsencode(path))
+        try:
+            os.close(open_lock(path))
+        except FileNotFoundError:
+            if path.is_symlink():
+                yield f"{shown} is a symlink that leads nowhere"
+        except OSError as exc:
+            yield f"{shown} cannot be opened: {exc.strerror}"
 
 
 def check_manifest(depot: Depot, manifest_id: Digest, found: Structure) -> None:
@@ -74,9 +102,22 @@ def _is_recorded(depot: Depot, record_id: str) -> bool:
 
 def _check_presence(depot: Depot, manifest: Manifest, found: Structure) -> None:
     for file in manifest.tree.files.values():
-        if file.sha256 in found.wanted:
-            continue
-        found.wanted[file.sha256] = file.size_bytes
-        size = depot.blobs.size(file.sha256)
-        if size != file.size_bytes:
-            found.bad_sizes[file.sha256] = size
+        digest = file.sha256
+        if digest not in found.wanted:
+            found.wanted[digest] = file.size_bytes
+            actual = depot.blobs.size(digest)
+            if actual != file.size_bytes:
+                found.bad_sizes[digest] = actual
+        actual = found.bad_sizes.get(digest, found.wanted[digest])
+        if actual is not None and actual != file.size_bytes and _is_sound(depot, file.digest):
+            found.bad_sizes.pop(digest, None)
+            found.wanted[digest] = actual
+            raise DamageError(
+                f"manifest {manifest.id} says that content {digest} has {file.size_bytes:,} bytes; "
+                f"it has {actual:,}"
+            )
+
+
+def _is_sound(depot: Depot, digest: Digest) -> bool:
+    answer = hash_batch(depot.blobs, [digest])
+    return answer.count == 1 and not answer.suspects

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from castfs.store.locks import find_holders
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -106,3 +108,8 @@ def is_waiting_for_flock(pid: int) -> bool:
     """proc_locks(5): a blocked request stands behind an arrow."""
     lines = Path("/proc/locks").read_text().splitlines()
     return any("-> FLOCK" in line and f" {pid} " in line for line in lines)
+
+
+def is_waiting_for_others(store: Path, pid: int) -> bool:
+    """Has it shut the gate, and not got the store yet? (Then it asks again and again.)"""
+    return pid in find_holders(store / "gate") and pid not in find_holders(store / "store")

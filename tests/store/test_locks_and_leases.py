@@ -29,6 +29,7 @@ from tests.store.checking import assert_idle, check_store, hash_blobs, read_reco
 from tests.store.processes import (
     Holder,
     is_waiting_for_flock,
+    is_waiting_for_others,
     lock_holder,
     python_environment,
     wait_until,
@@ -87,7 +88,7 @@ def test_a_waiting_collector_stops_newcomers_and_is_not_starved(
     with lock_holder(depot.path) as newcomer:
         with depot.locks.shared():
             collector.ask("exclusive")
-            wait_until(lambda: is_waiting_for_flock(collector.pid), "the collector")
+            wait_until(lambda: is_waiting_for_others(depot.path, collector.pid), "the collector")
             newcomer.ask("shared")
             wait_until(lambda: is_waiting_for_flock(newcomer.pid), "the newcomer")
         collector.wait_held()
