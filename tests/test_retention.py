@@ -7,12 +7,14 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from castfs.errors import DamageError
+import castfs
+from castfs.errors import DamageError, UsageError
 from castfs.retention import Group, Policy, apply_policy
 from castfs.store import Record
 
@@ -237,6 +239,26 @@ def test_a_record_without_a_time(text: str) -> None:
     )
     with pytest.raises(DamageError, match="0" * 24):
         apply_policy([bad], Policy(last=1))
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_policy_that_would_keep_nothing_of_a_group_is_refused(
+    tmp_path: Path, dry_run: bool
+) -> None:
+    """Of the other group it would keep something: nothing of that is moved either."""
+    store = castfs.open(tmp_path / "store", create=True)
+    (tmp_path / "tree").mkdir()
+    for name, tags in (("good", ["x"]), ("good", []), ("bad", ["y"])):
+        store.ingest(tmp_path / "tree", name=name, tags=tags)
+    before = sorted(os.listdir(store.depot.snapshots_dir))
+    policy = Policy(tags=(frozenset({"x"}),))
+    with pytest.raises(UsageError, match="bad") as caught:
+        store.plan_forget(policy) if dry_run else store.forget(policy)
+    assert caught.value.exit_code == 2
+    assert sorted(os.listdir(store.depot.snapshots_dir)) == before
+    assert os.listdir(store.depot.trash_dir) == []
+    store.forget(policy, name="good")
+    assert len(os.listdir(store.depot.trash_dir)) == 1
 
 
 def test_empty_policies() -> None:

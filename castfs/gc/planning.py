@@ -105,6 +105,8 @@ class Planner:
                     return
                 if status.st_mtime_ns >= plan.cutoff_ns:
                     young.append(manifest_id)
+                elif path.parent.is_symlink():
+                    return  # what lies elsewhere may be somebody else's
                 elif is_held(path):
                     read.append(manifest_id)
                 else:

@@ -14,6 +14,7 @@ from pathlib import Path
 from castfs import settings
 from castfs.digest import RAW_SIZE
 from castfs.manifest import blob_sizes
+from castfs.regular import read_regular
 from castfs.store import BlobDir
 
 #: Below this many blobs this process is done before another has started.
@@ -28,7 +29,7 @@ class PresenceCheck:
     def __init__(self, blobs: BlobDir, manifest: Path, *, alone: bool) -> None:
         """DamageError if the manifest cannot be read. `alone`: ask no other process."""
         self._blobs = blobs
-        self._sizes = blob_sizes(manifest.read_bytes())
+        self._sizes = blob_sizes(read_regular(manifest) or b"")
         self._process: subprocess.Popen[bytes] | None = None
         if not alone and len(self._sizes) >= _ALONE_BLOBS:
             # -P: nothing is to be imported from the caller's directory.

@@ -23,6 +23,7 @@ import msgspec
 
 from castfs import atomic, syscalls
 from castfs.errors import StoreError
+from castfs.regular import read_regular
 
 #: How often an owner touches its lease, in seconds, and after how long without that others give
 #: it up where they cannot test its flock.
@@ -65,7 +66,7 @@ def is_relied_on(directory: Path, digest: str) -> bool:
     raw = bytes.fromhex(digest)
     for path in directory.glob("w-*"):
         try:
-            content = path.read_bytes()
+            content = read_regular(path) or b""  # what is no file waits for ever, and says nothing
         except FileNotFoundError:
             continue
         if (raw if path.suffix == ".lease" else digest.encode()) in content:

@@ -276,7 +276,7 @@ class WriteSession:
 
 def _is_sound_file(path: Path, is_sound: Callable[[Iterable[memoryview]], bool]) -> bool:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return False
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import stat
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
@@ -73,12 +74,17 @@ def _find_odd_roots(depot: Depot, roots: RootNames) -> Iterator[str]:
     for path in [depot.leases_dir / name for name in sorted(roots.leases)]:
         shown = display(os.fsencode(path))
         try:
-            os.close(open_lock(path))
+            fd = open_lock(path)
         except FileNotFoundError:
             if path.is_symlink():
                 yield f"{shown} is a symlink that leads nowhere"
         except OSError as exc:
             yield f"{shown} cannot be opened: {exc.strerror}"
+        else:
+            is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+            os.close(fd)
+            if not is_file:
+                yield f"{shown} is no file"
 
 
 def check_manifest(depot: Depot, manifest_id: Digest, found: Structure) -> None:

@@ -148,6 +148,23 @@ def test_usage(castfs: Run, taken: str, args: list[str]) -> None:
     assert live(castfs) == [taken]
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--gc"], ["--json"]], ids=" ".join)
+def test_a_policy_that_would_keep_nothing_of_a_group(
+    castfs: Run, history: list[str], tree: Path, more: list[str]
+) -> None:
+    """A tag that nobody has, or that only snapshots of another group have: none is moved, of no
+    group."""
+    named = castfs("ingest", "-q", tree, "--name", "run").text.strip()
+    for tag, group in (("missing", ""), ("x", "run")):
+        result = castfs("forget", "--keep-tag", tag, *more, code=2)
+        assert result.out == b""
+        assert group in one_line(result.err)
+        assert "--keep-last 1" in result.err
+        assert live(castfs) == [named, *history[::-1]]
+    castfs("forget", "--keep-tag", "x", "--keep-last", "1")
+    assert live(castfs) == [named, history[3], history[1]]
+
+
 @pytest.mark.parametrize("age", ["90min", "1y5d7h", "2w", "0", "1.5d", "1000y"])
 def test_ages(castfs: Run, taken: str, age: str) -> None:
     castfs("forget", "--keep-within", age)

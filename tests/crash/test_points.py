@@ -67,6 +67,17 @@ def test_at_some_points(base: Base, make: Maker, failure: str) -> None:
     assert check_points(make(base), failure, 10) >= AT_LEAST[failure]
 
 
+def test_an_ingest_with_readers(base: Base) -> None:
+    """They end too, and what they staged is nowhere."""
+    assert check_points(scenarios.ingest(base), "kill", 6, with_readers=True) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_an_ingest_with_readers_at_many_points(base: Base) -> None:
+    assert check_points(scenarios.ingest(base), "kill", 100, with_readers=True) >= 50
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("make", VERBS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from castfs.repository import removing
 from castfs.store import Depot, WriteSession, roots
 from castfs.store.leases import HEARTBEAT_LIMIT_SECONDS, Lease
 from castfs.store.records import new_record_id
-from castfs.store.trash import TrashName, list_trash, move_to_trash, take_back
+from castfs.store.trash import TRASH_NAME, TrashName, list_trash, move_to_trash, take_back
 from tests.gc.acting import (
     HOUR_NS,
     KEPT,
@@ -226,20 +227,26 @@ def put_odd_names(scene: Scene, outside: Path) -> list[Path]:
             odd += [directory / place / os.fsdecode(os.fsencode(name) + suffix) for name in names]
     for path in odd:
         path.write_bytes(b"odd")
+    # A copy in the wrong place does not make two of what lies in the right one.
+    lost = scene.store.depot.manifest_path(scene.lost.manifest_id)
+    for path in (blob_path(scene.store, LITTER), lost):
+        directory = path.parents[1] / ("00" if path.name[:2] != "00" else "01")
+        directory.mkdir(exist_ok=True)
+        odd.append(Path(shutil.copy(path, directory)))
     outside.mkdir()
-    for directory, suffix in ((blobs, ""), (manifests, ".json")):
+    for directory, end in ((blobs, ""), (manifests, ".json")):
         # Whose names are right, and what they are is not.
-        (directory / shard / f"{digest}{suffix}").mkdir()
-        link = directory / shard / f"{digest_in(shard, directory)}{suffix}"
-        (outside / f"file{suffix}").write_bytes(b"odd")
-        link.symlink_to(outside / f"file{suffix}")
-        away = outside / f"shard{suffix}"
+        (directory / shard / f"{digest}{end}").mkdir()
+        link = directory / shard / f"{digest_in(shard, directory)}{end}"
+        (outside / f"file{end}").write_bytes(b"odd")
+        link.symlink_to(outside / f"file{end}")
+        away = outside / f"shard{end}"
         away.mkdir()
-        foreign = away / f"{digest_in('ee', directory)}{suffix}"
+        foreign = away / f"{digest_in('ee', directory)}{end}"
         foreign.write_bytes(b"odd")
         (directory / "ee").symlink_to(away)
         (directory / "ef").write_bytes(b"odd")
-        odd += [directory / shard / f"{digest}{suffix}", link, outside / f"file{suffix}", foreign]
+        odd += [directory / shard / f"{digest}{end}", link, outside / f"file{end}", foreign]
         odd += [directory / "ee", directory / "ef"]
     for path in odd:
         os.utime(path, ns=(OLD_NS, OLD_NS), follow_symlinks=False)
@@ -301,7 +308,7 @@ def test_names_that_are_known_are_not_parsed_again(
     many: Depot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are listed fifty times a second, while everybody waits."""
-    counters = [Counting(roots._RECORD), Counting(roots.TRASH_NAME)]
+    counters = [Counting(roots._RECORD), Counting(TRASH_NAME)]
     monkeypatch.setattr(roots, "_RECORD", counters[0])
     monkeypatch.setattr(roots, "TRASH_NAME", counters[1])
     known = roots.list_roots(many)
@@ -314,7 +321,7 @@ def test_names_that_are_known_are_not_parsed_again(
 
 
 def test_the_collector_remembers_names(many: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
-    counter = Counting(roots.TRASH_NAME)
+    counter = Counting(TRASH_NAME)
     monkeypatch.setattr(roots, "TRASH_NAME", counter)
     tracker = RootTracker(many, Marks(), now_ns=many.stamp_ns())
     for _ in range(3):

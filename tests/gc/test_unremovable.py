@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from castfs.gc import unfinished
 from castfs.store import Depot
 from tests.gc.acting import LITTER, LOST, MORE, Scene, gc, has
 from tests.gc.as_nobody import NOBODY, collect_as_nobody, give_to_nobody
@@ -65,7 +65,7 @@ def test_what_may_not_be_renamed_stays_and_is_named(
 def test_where_nothing_can_be_renamed_it_is_removed_in_place(
     garbage: Scene, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """On a full disk a new name may need space; on an overlay a directory of a lower layer stays."""
+    """On a full disk a name may need space; on an overlay a lower layer's directory stays."""
     leave(garbage.store.depot)
     refuse_renames(monkeypatch, code)
     assert gc(garbage.store).left == ()
@@ -87,7 +87,7 @@ def test_what_cannot_be_deleted_is_named_and_tried_again(
             if not options:
                 raise OSError(code, os.strerror(code))
 
-        patch.setattr(unfinished.shutil, "rmtree", rmtree)
+        patch.setattr(shutil, "rmtree", rmtree)
         for _ in range(2):
             assert gc(garbage.store).left == (away,)
             assert list(depot.staging_dir.iterdir()) == [away]

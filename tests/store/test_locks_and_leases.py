@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,10 +20,10 @@ import pytest
 
 import castfs
 from castfs import syscalls
-from castfs.errors import StoreError
+from castfs.errors import BusyError, StoreError
 from castfs.progress import Progress
 from castfs.repository import Store
-from castfs.store import Depot, WriteSession
+from castfs.store import Depot, WriteSession, locks
 from castfs.store.leases import HEARTBEAT_SECONDS, Lease
 from castfs.store.locks import try_flock
 from tests.store.checking import assert_idle, check_store, hash_blobs, read_records
@@ -95,6 +96,65 @@ def test_a_waiting_collector_stops_newcomers_and_is_not_starved(
         assert is_waiting_for_flock(newcomer.pid)
         collector.let_go()
         newcomer.wait_held()
+
+
+def test_a_holder_that_is_stopped_does_not_stop_newcomers(
+    depot: Depot, collector: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell's ^Z at the wrong moment. Who waits for it to go on lets others through the gate."""
+    monkeypatch.setattr(locks, "_TRIES", 10**9)
+    monkeypatch.setattr(locks, "_TRY_SECONDS", 0.05)
+    collector.hold("shared")
+    os.kill(collector.pid, signal.SIGSTOP)
+    alone = threading.Event()
+
+    def hold_alone() -> None:
+        with depot.locks.exclusive():
+            alone.set()
+
+    thread = threading.Thread(target=hold_alone)
+    thread.start()
+    try:
+        wait_until(lambda: is_waiting_for_others(depot.path, os.getpid()), "the one that waits")
+        with lock_holder(depot.path) as newcomer:
+            killer = threading.Timer(20, os.kill, (newcomer.pid, signal.SIGKILL))
+            killer.start()
+            try:
+                for _ in range(3):
+                    newcomer.hold("shared")
+                    newcomer.let_go()
+            finally:
+                killer.cancel()
+        assert not alone.is_set()
+    finally:
+        os.kill(collector.pid, signal.SIGCONT)
+        collector.let_go()
+        thread.join()
+    assert alone.is_set()
+
+
+def test_a_holder_that_is_stopped_is_named_in_the_end(
+    depot: Depot, collector: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_TRIES", 3)
+    monkeypatch.setattr(locks, "_TRY_SECONDS", 0.02)
+    collector.hold("shared")
+    os.kill(collector.pid, signal.SIGSTOP)
+    # Where it is waited for without end this ends all the same.
+    killer = threading.Timer(20, os.kill, (collector.pid, signal.SIGKILL))
+    killer.start()
+    try:
+        with pytest.raises(BusyError) as caught, depot.locks.exclusive():
+            pass
+    finally:
+        killer.cancel()
+    assert re.search(rf"\b{collector.pid}\b", str(caught.value))
+    assert caught.value.exit_code == 11
+    assert is_free(depot.path / "gate")
+    os.kill(collector.pid, signal.SIGCONT)
+    collector.let_go()
+    with depot.locks.exclusive():
+        assert not is_free(depot.path / "store")
 
 
 @pytest.mark.parametrize("name", ["gate", "store"])

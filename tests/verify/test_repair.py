@@ -10,6 +10,8 @@ import pytest
 
 import castfs
 from castfs.errors import SourceError, UsageError
+from castfs.store import WriteSession
+from castfs.store.staging import StagedFile
 from tests.store.checking import assert_idle, check_store
 from tests.verify.conftest import World, change, fail_reading, found
 
@@ -179,3 +181,29 @@ def test_nothing_to_repair(world: World, tmp_path: Path) -> None:
     castfs.open(tmp_path / "other", create=True)
     assert world.verify(data=True, repair_from=tmp_path / "other").status == "clean"
     assert identities(world) == before
+
+
+def test_only_what_is_wanted_is_staged(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory may have a million files of one size."""
+    good = tmp_path / "good"
+    good.mkdir()
+    for number in range(50):
+        (good / f"{number}").write_bytes(b"%03d" % number)
+    (good / "a").write_bytes(b"one")
+    (good / "b").write_bytes(b"two")
+    staged: list[bytes] = []
+    original = WriteSession.stage_file
+
+    def stage_file(session: WriteSession, source_fd: int) -> StagedFile:
+        assert os.lseek(source_fd, 0, os.SEEK_CUR) == 0
+        staged.append(os.pread(source_fd, 100, 0))
+        return original(session, source_fd)
+
+    monkeypatch.setattr(WriteSession, "stage_file", stage_file)
+    world.blob(b"one").unlink()
+    change(world.blob(b"two"), b"owt")
+    assert world.verify(data=True, repair_from=good).status == "repaired"
+    assert sorted(staged) == [b"one", b"two"]
+    check_store(world.path)
