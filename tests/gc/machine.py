@@ -298,7 +298,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.collect_with(data, data.draw(COLLECTIONS) | {"grace_seconds": 0}, steps)
 
     def collect_with(self, data: st.DataObject, options: dict[str, Any], steps: int | None) -> None:
-        was_quiet, was_needless = self.model.is_quiet(), self.model.is_needless()
+        was_quiet = self.model.is_quiet()
+        is_read = any(each.is_pinned for each in self.running) or bool(self.model.mounted)
+        was_needless = self.model.is_needless() and not is_read
         dry_run = data.draw(st.sampled_from([False] * 4 + [True]))
         collector = self.start("gc", steps, dry_run=dry_run, **options)
         if collector.is_over and was_quiet:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -157,6 +157,8 @@ def run(
             settings=settings(
                 max_examples=max(1, round(settings().max_examples * examples)),
                 stateful_step_count=steps,
+                # What fails is a history of a dozen draws; making it shorter takes minutes.
+                phases=[Phase.explicit, Phase.reuse, Phase.generate],
                 suppress_health_check=list(HealthCheck),
             ),
         )
