@@ -76,8 +76,8 @@ def write_temp(directory: Path, chunks: Iterable[bytes], *, mode: int | None) ->
     """
     path = directory / f"tmp-{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    fd = os.open(path, flags, 0o666 if mode is None else 0o600)
     try:
+        fd = os.open(path, flags, 0o666 if mode is None else 0o600)
         with open(fd, "wb") as file:
             for chunk in chunks:
                 file.write(chunk)
@@ -85,11 +85,11 @@ def write_temp(directory: Path, chunks: Iterable[bytes], *, mode: int | None) ->
             if mode is not None:
                 os.fchmod(fd, mode)
             os.fsync(fd)
+        return path
     except BaseException:
         with contextlib.suppress(OSError):
             path.unlink()
         raise
-    return path
 
 
 def is_special(path: Path) -> bool:

@@ -16,14 +16,16 @@ import secrets
 import shutil
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from castfs import atomic, syscalls
-from castfs.errors import StoreError
+from castfs.errors import CastfsError, StoreError
 from castfs.regular import read_regular
+from castfs.store.locks import StoreLocks
 
 #: How often an owner touches its lease, in seconds, and after how long without that others give
 #: it up where they cannot test its flock.
@@ -75,9 +77,10 @@ def is_relied_on(directory: Path, digest: str) -> bool:
 
 
 class Lease:
-    """A lease that this process owns. Create it under the shared lock, after the last fork.
+    """A lease of this process. `acquire` it under the shared lock, after the last fork.
 
-    The descriptor is close-on-exec and must not be inherited: the flock lives as long as any copy.
+    See to it that it is `released` before: a signal may come at any moment. The descriptor is
+    close-on-exec and must not be inherited: the flock lives as long as any copy.
     """
 
     def __init__(
@@ -88,6 +91,10 @@ class Lease:
         purpose: str,
         mode: int,
     ) -> None:
+        self._directory = directory
+        self._kind = kind
+        self._purpose = purpose
+        self._mode = mode
         self.id = f"{kind[0]}-{secrets.token_hex(8)}"
         self.path = directory / f"{self.id}.lease"
         self.manifest_path = directory / f"{self.id}.json"
@@ -95,19 +102,22 @@ class Lease:
         # Made aside: whatever the umask and whenever this process is killed, a lease under its name
         # is whole, and the group's collector can open it.
         self._temp = directory.parent / "staging" / f"{self.id}.tmp"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._fd = -1
+
+    def acquire(self) -> None:
+        """Make the file and lock it. OSError, and then nothing is left of it."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         try:
-            self._fd = os.open(self._temp, flags, mode)
+            self._fd = os.open(self._temp, flags, self._mode)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.fchmod(self._fd, mode)
-            atomic.give_to_owner_of(directory, self._fd)
+            os.fchmod(self._fd, self._mode)
+            atomic.give_to_owner_of(self._directory, self._fd)
             header = LeaseHeader(
-                kind=kind,
+                kind=self._kind,
                 boot_id=syscalls.boot_id(),
                 pid=os.getpid(),
                 host=socket.gethostname(),
-                purpose=purpose,
+                purpose=self._purpose,
                 started_at=time.time(),
                 stamp_ns=os.fstat(self._fd).st_mtime_ns,
             )
@@ -117,6 +127,11 @@ class Lease:
             self._unlink()
             self.release()
             raise
+
+    @property
+    def is_held(self) -> bool:
+        """Is it acquired and not yet released?"""
+        return self._fd >= 0
 
     def _write(self, data: bytes) -> None:
         # A short write would leave half a digest in the middle; the session is discarded then.
@@ -176,3 +191,18 @@ class Lease:
         for path in (self._temp, self.manifest_path, self.path):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def released(lease: Lease, locks: StoreLocks) -> Iterator[None]:
+    """Release a lease at the end, if it was acquired within."""
+    try:
+        yield
+    finally:
+        if lease.is_held:
+            # Dropping a root is a move of a root. If the lock cannot be had any more (the store
+            # was deleted), closing the descriptor is enough: the flock goes with it.
+            with contextlib.ExitStack() as stack:
+                with contextlib.suppress(CastfsError):
+                    stack.enter_context(locks.shared())
+                lease.release()

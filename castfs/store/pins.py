@@ -20,7 +20,7 @@ from castfs import atomic
 from castfs.digest import Digest
 from castfs.errors import DamageError, NotFoundError, StoreError
 from castfs.store.depot import Depot
-from castfs.store.leases import Lease
+from castfs.store.leases import Lease, released
 from castfs.store.locks import open_lock, try_flock
 from castfs.store.staging import BLOB_MODE
 
@@ -43,31 +43,29 @@ def pin_manifest(
 
     NotFoundError if the record was removed meanwhile, DamageError if the manifest is not there.
     """
-    lease = _lease_manifest(depot, manifest_id, record_id, purpose) if depot.writable else None
-    if lease is None:
-        with _hold_files(depot, manifest_id, record_id) as pin:
-            yield pin
-        return
-    with _released(depot, lease):
-        yield Pin(protected=True, beat=lease.beat)
+    if depot.writable:
+        lease = Lease(depot.leases_dir, kind="reader", purpose=purpose, mode=depot.file_mode)
+        with released(lease, depot.locks):
+            if _lease_manifest(depot, lease, manifest_id, record_id):
+                yield Pin(protected=True, beat=lease.beat)
+                return
+    with _hold_files(depot, manifest_id, record_id) as pin:
+        yield pin
 
 
-def _lease_manifest(
-    depot: Depot, manifest_id: Digest, record_id: str | None, purpose: str
-) -> Lease | None:
-    """None if there is no space for a lease: a full store must be readable all the same."""
-    with depot.locks.shared(), contextlib.ExitStack() as stack:
+def _lease_manifest(depot: Depot, lease: Lease, manifest_id: Digest, record_id: str | None) -> bool:
+    """False if there is no space for a lease: a full store must be readable all the same."""
+    with depot.locks.shared():
         _check_present(depot, manifest_id, record_id)
         try:
-            lease = Lease(depot.leases_dir, kind="reader", purpose=purpose, mode=depot.file_mode)
-            stack.callback(lease.release)
+            lease.acquire()
             lease.add_manifest(depot.manifest_path(manifest_id))
         except OSError as exc:
+            lease.release()
             if exc.errno in _FULL:
-                return None
+                return False
             raise _no_lease(depot, exc) from exc
-        stack.pop_all()
-    return lease
+    return True
 
 
 @contextlib.contextmanager
@@ -76,31 +74,33 @@ def pin_foreign(depot: Depot, chunks: list[bytes], *, purpose: str) -> Iterator[
 
     The caller checks afterwards that every blob is there: they may have been collected before.
     """
-    if not depot.writable:
-        yield Pin(protected=False)
-        return
+    if depot.writable:
+        lease = Lease(depot.leases_dir, kind="reader", purpose=purpose, mode=depot.file_mode)
+        with released(lease, depot.locks):
+            if _lease_foreign(depot, lease, chunks):
+                yield Pin(protected=True, beat=lease.beat)
+                return
+    yield Pin(protected=False)
+
+
+def _lease_foreign(depot: Depot, lease: Lease, chunks: list[bytes]) -> bool:
+    """False if there is no space for it."""
     temp = None
-    held: Lease | None = None
     try:
         # Written before the lock is taken, which nobody holds while a disk works.
         temp = atomic.write_temp(depot.staging_dir, chunks, mode=BLOB_MODE)
-        with depot.locks.shared(), contextlib.ExitStack() as stack:
-            lease = Lease(depot.leases_dir, kind="reader", purpose=purpose, mode=depot.file_mode)
-            stack.callback(lease.release)
+        with depot.locks.shared():
+            lease.acquire()
             temp.replace(lease.manifest_path)
-            held = lease
-            stack.pop_all()
     except OSError as exc:
-        if exc.errno not in _FULL:
-            raise _no_lease(depot, exc) from exc
+        lease.release()
+        if exc.errno in _FULL:
+            return False
+        raise _no_lease(depot, exc) from exc
     finally:
         if temp is not None:
             temp.unlink(missing_ok=True)
-    if held is None:
-        yield Pin(protected=False)
-        return
-    with _released(depot, held):
-        yield Pin(protected=True, beat=held.beat)
+    return True
 
 
 def _no_lease(depot: Depot, exc: OSError) -> StoreError:
@@ -108,19 +108,6 @@ def _no_lease(depot: Depot, exc: OSError) -> StoreError:
         f"cannot write a lease in {depot.leases_dir}: {exc.strerror}",
         hint="free some space, or make the store read-only for this user",
     )
-
-
-@contextlib.contextmanager
-def _released(depot: Depot, lease: Lease) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        # Dropping a root is a move of a root. If the lock cannot be had any more (the store was
-        # deleted), closing the descriptor is enough: the flock goes with it.
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(StoreError):
-                stack.enter_context(depot.locks.shared())
-            lease.release()
 
 
 def _check_present(depot: Depot, manifest_id: Digest, record_id: str | None) -> None:

@@ -20,11 +20,11 @@ from typing import Self
 
 from castfs import atomic, syscalls
 from castfs.digest import Digest, ReadError, digest_bytes, iter_chunks
-from castfs.errors import CastfsError, StoreError
+from castfs.errors import StoreError
 from castfs.paths import escape
 from castfs.store.depot import Depot
 from castfs.store.failures import as_store_error, store_errors
-from castfs.store.leases import Lease
+from castfs.store.leases import Lease, released
 from castfs.store.records import Record, encode_record
 from castfs.store.staging import BLOB_MODE, LOCK_BATCH, StagedFile, Staging, StagingParams
 
@@ -42,34 +42,44 @@ class WriteSession:
         self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        with contextlib.ExitStack() as stack, store_errors(self.depot.path):
-            # Opened before the first byte is staged, so that it reports every write error since.
-            self._sync_fd = os.open(self.depot.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, self._sync_fd)
-            self._each_alone = not syscalls.has_reliable_syncfs(self._sync_fd)
-            with self.depot.locks.shared():
-                self._lease = Lease(
-                    self.depot.leases_dir,
-                    kind="writer",
-                    purpose=self._purpose,
-                    mode=self.depot.file_mode,
-                )
-            stack.callback(self._release)
-            path = self.depot.staging_dir / self._lease.id
-            # Any member's collector must be able to clear it.
-            atomic.ensure_dir(path, self.depot.dir_mode, durable=False)
-            stack.callback(shutil.rmtree, path, ignore_errors=True)
-            self.params = StagingParams(
-                depot=escape(os.fsencode(self.depot.path)),
-                lease=self._lease.id,
-                needs_chmod=self._probe(path),
-                each_alone=self._each_alone,
-                check_existing=self._check_existing,
-            )
-            self.staging = Staging(self.depot, self.params)
-            stack.callback(self.staging.close)
-            self._cleanup = stack.pop_all()
-        return self
+        try:
+            with store_errors(self.depot.path):
+                self._open()
+                return self
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._cleanup.close()
+            raise
+
+    def _open(self) -> None:
+        # Each thing is seen to before it is made: a signal may come between any two lines.
+        stack = self._cleanup
+        # Opened before the first byte is staged, so that it reports every write error since.
+        self._sync_fd = os.open(self.depot.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, self._sync_fd)
+        self._each_alone = not syscalls.has_reliable_syncfs(self._sync_fd)
+        self._lease = Lease(
+            self.depot.leases_dir,
+            kind="writer",
+            purpose=self._purpose,
+            mode=self.depot.file_mode,
+        )
+        stack.enter_context(released(self._lease, self.depot.locks))
+        with self.depot.locks.shared():
+            self._lease.acquire()
+        path = self.depot.staging_dir / self._lease.id
+        stack.callback(shutil.rmtree, path, ignore_errors=True)
+        # Any member's collector must be able to clear it.
+        atomic.ensure_dir(path, self.depot.dir_mode, durable=False)
+        self.params = StagingParams(
+            depot=escape(os.fsencode(self.depot.path)),
+            lease=self._lease.id,
+            needs_chmod=self._probe(path),
+            each_alone=self._each_alone,
+            check_existing=self._check_existing,
+        )
+        self.staging = Staging(self.depot, self.params)
+        stack.callback(self.staging.close)
 
     def __exit__(
         self,
@@ -83,13 +93,6 @@ class WriteSession:
         if isinstance(exc, OSError) and (error := as_store_error(exc, self.depot.path)):
             raise error from exc
 
-    def _release(self) -> None:
-        with contextlib.ExitStack() as stack:
-            # The store may be unusable by now; the flock ends with the descriptor all the same.
-            with contextlib.suppress(CastfsError):
-                stack.enter_context(self.depot.locks.shared())
-            self._lease.release()
-
     def _probe(self, staging: Path) -> bool:
         """Can staging be renamed into blobs? Returns whether the umask changes a mode of 0444."""
         name = f"probe-{self._lease.id}"
@@ -98,6 +101,7 @@ class WriteSession:
         needs_chmod = stat.S_IMODE(os.fstat(fd).st_mode) != BLOB_MODE
         os.close(fd)
         target = self.depot.blobs.path / name
+        self._cleanup.callback(target.unlink, missing_ok=True)
         try:
             (staging / name).rename(target)
         except OSError as exc:

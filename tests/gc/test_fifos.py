@@ -116,6 +116,7 @@ def test_the_manifest_of_a_lease(scene: Scene, command: str) -> None:
     """Of a living reader."""
     depot = scene.store.depot
     held = Lease(depot.leases_dir, kind="reader", purpose="test", mode=0o600)
+    held.acquire()
     try:
         make_fifo(held.manifest_path)
         blobs = blob_names(scene.store.path)

@@ -277,6 +277,7 @@ def test_a_live_lease_that_says_nothing(garbage: Scene, data: bytes) -> None:
     """On one machine that cannot be: it was damaged, and what it protects is not known."""
     store = garbage.store
     lease = Lease(store.depot.leases_dir, kind="writer", purpose="test", mode=0o600)
+    lease.acquire()
     try:
         lease.path.write_bytes(data)
         before = listing(store.path)
@@ -503,7 +504,7 @@ def test_every_move_of_a_lease_is_made_under_the_shared_lock(
 
         monkeypatch.setattr(owner, name, call)
 
-    for name in ("__init__", "add_manifest", "release"):
+    for name in ("acquire", "add_manifest", "release"):
         watch(Lease, name)
     with contextlib.ExitStack() as stack:
         if who == "reader":
@@ -515,7 +516,7 @@ def test_every_move_of_a_lease_is_made_under_the_shared_lock(
             session = stack.enter_context(WriteSession(depot, purpose="test"))
             assert session.pin_parent(scene.lost.id, manifest.id) is not None
     middle = "replace" if who == "reader of a file" else "add_manifest"
-    assert calls == [("__init__", True), (middle, True), ("release", True)]
+    assert calls == [("acquire", True), (middle, True), ("release", True)]
 
 
 def test_an_owner_whose_lease_is_taken_away_at_the_last_moment_records_nothing(

@@ -187,6 +187,7 @@ def test_a_heartbeat_far_ahead_is_none(
     with monkeypatch.context() as patch:
         patch.setattr(syscalls, "boot_id", lambda: "another")
         lease = Lease(store.depot.leases_dir, kind="writer", purpose="test", mode=0o600)
+        lease.acquire()
         log = lease.path.read_bytes() + bytes.fromhex(digest_of(LOST))
         lease.release()
     lease.path.write_bytes(log)

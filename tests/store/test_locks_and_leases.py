@@ -424,6 +424,7 @@ def test_a_lease_is_free_once_its_owner_is_dead(store: Store, source: Path) -> N
 
 def test_a_lease_is_not_inherited(depot: Depot) -> None:
     lease = Lease(depot.leases_dir, kind="reader", purpose="test", mode=0o600)
+    lease.acquire()
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False) as child:
         lease_path = lease.path
         kept = lease_path.with_name("kept")
@@ -448,7 +449,7 @@ def test_a_lease_that_cannot_be_written_is_not_left_behind(
         with monkeypatch.context() as patch:
             patch.setattr("castfs.store.leases.os.write", write)
             with pytest.raises(OSError, match="No space left"):
-                Lease(depot.leases_dir, kind="writer", purpose="test", mode=0o600)
+                Lease(depot.leases_dir, kind="writer", purpose="test", mode=0o600).acquire()
     assert_idle(depot.path)
 
 
@@ -457,6 +458,7 @@ def test_the_heartbeat(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr("castfs.store.leases.time.monotonic", lambda: clock[0])
     lease = Lease(depot.leases_dir, kind="reader", purpose="test", mode=0o600)
+    lease.acquire()
     os.utime(lease.path, ns=(0, 0))
     clock[0] += HEARTBEAT_SECONDS - 1
     lease.beat()
