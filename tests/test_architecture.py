@@ -16,12 +16,13 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 ROOMS_BY_RANK = (
-    ("errors", "digest", "paths", "atomic", "regular", "settings", "syscalls", "progress"),
+    ("errors", "digest", "paths", "atomic", "regular", "settings", "syscalls", "progress", "fuse"),
     ("manifest", "ignore"),
     ("store",),
     ("tree",),
     ("ingest", "restore", "archive", "diff", "retention", "verify", "gc", "catalog", "transfer"),
     ("view",),
+    ("lane",),
     ("mount",),
     ("repository", "runs", "older", "code"),
     ("cli", "web", "compat", "__main__"),
@@ -247,7 +248,7 @@ def write_tree(directory: Path, files: dict[str, str]) -> Path:
 BREACHES = {
     "upward": (
         {"errors.py": "", "store/__init__.py": "import castfs.mount", "mount/__init__.py": ""},
-        ["castfs/store/__init__.py:1: store (rank 2) imports upward from mount (rank 6)"],
+        ["castfs/store/__init__.py:1: store (rank 2) imports upward from mount (rank 7)"],
     ),
     "upward, inside a function": (
         {"paths.py": "def f():\n    from castfs import store\n", "store.py": ""},
@@ -272,7 +273,7 @@ BREACHES = {
     ),
     "upward, an attribute of castfs itself": (
         {"cli/__init__.py": "from castfs import __version__"},
-        ["castfs/cli/__init__.py:1: cli (rank 8) imports upward from __init__ (rank 9)"],
+        ["castfs/cli/__init__.py:1: cli (rank 9) imports upward from __init__ (rank 10)"],
     ),
     "siblings of one rank": (
         {"diff.py": "from castfs import restore", "restore.py": ""},

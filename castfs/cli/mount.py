@@ -45,6 +45,7 @@ class MountCommand(click.Command):
     "-o", "options", metavar="OPTION,...", multiple=True,
     help="allow_other, uid=N, gid=N, umask=OCTAL, verify, noexec and others (repeatable).",
 )  # fmt: skip
+@click.option("--no-fast-lane", is_flag=True, help="Serve it by pyfuse3 alone, which is slower.")
 @click.option("-f", "--foreground", is_flag=True, help="Serve it here until Ctrl-C.")
 @json_option
 @click.pass_context
@@ -55,6 +56,7 @@ def command(
     snapshot: str,
     mountpoint: Path,
     options: tuple[str, ...],
+    no_fast_lane: bool,
     foreground: bool,
     as_json: bool,
 ) -> int:
@@ -78,7 +80,7 @@ def command(
 
     parsed = parse_options(",".join(options))
     found = invocation.find_snapshot(snapshot)
-    request = mount_request(found, mountpoint, parsed)
+    request = mount_request(found, mountpoint, parsed, fast_lane=not no_fast_lane)
     if argv is not None:
         # stdout belongs to the command.
         return run_in_mount(request, argv, on_ready=partial(note_warnings, found))

@@ -13,7 +13,7 @@ from castfs.manifest.codec import (
 )
 from castfs.manifest.model import Directory, Entry, File, Manifest, Symlink, Tree, encode_xattrs
 from castfs.manifest.older import read_older
-from castfs.manifest.parsing import parse_manifest, read_manifest_file
+from castfs.manifest.parsing import parse_manifest, read_manifest_bytes, read_manifest_file
 from castfs.manifest.references import ID_WITHIN, iter_references, peek_id
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "order_canonically",
     "parse_manifest",
     "peek_id",
+    "read_manifest_bytes",
     "read_manifest_file",
     "read_older",
 ]

@@ -25,6 +25,16 @@ class _Probe(msgspec.Struct):
 
 def read_manifest_file(path: Path) -> Manifest:
     """A manifest of any format. NotFoundError; ManifestError names the file."""
+    raw = read_manifest_bytes(path)
+    try:
+        return parse_manifest(raw)
+    except ManifestError as exc:
+        shown = display(os.fsencode(path))
+        raise ManifestError(f"{shown}: {exc.message}", hint=exc.hint) from exc
+
+
+def read_manifest_bytes(path: Path) -> bytes:
+    """What a file holds that should be a manifest. NotFoundError, ManifestError."""
     shown = display(os.fsencode(path))
     try:
         raw = read_regular(path)
@@ -34,10 +44,7 @@ def read_manifest_file(path: Path) -> Manifest:
         raise NotFoundError(f"cannot read {shown}: {exc.strerror}", hint="check the path") from exc
     if raw is None:
         raise ManifestError(f"{shown} is not a regular file")
-    try:
-        return parse_manifest(raw)
-    except ManifestError as exc:
-        raise ManifestError(f"{shown}: {exc.message}", hint=exc.hint) from exc
+    return raw
 
 
 def parse_manifest(raw: bytes) -> Manifest:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import gc
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from castfs import atomic, settings
 from castfs.digest import Digest
 from castfs.errors import ManifestError, MountError
-from castfs.manifest import decode_manifest, encode_manifest, read_manifest_file
+from castfs.manifest import encode_manifest, iter_references, parse_manifest, read_manifest_bytes
 from castfs.mount.request import MountRequest
 from castfs.paths import display
 from castfs.store import BlobDir, Depot, Pin, open_depot, pin_foreign, pin_manifest
 from castfs.store.reading import check_present
-from castfs.tree import Presentation, compile_tree
+from castfs.tree import ManifestFile, Presentation, TreeIndex, open_index
 from castfs.view import Contents, SnapshotView
 
 
@@ -36,35 +37,63 @@ def loaded(request: MountRequest) -> Iterator[Loaded]:
     that are not there.
     """
     with contextlib.ExitStack() as stack:
-        with _without_collector():
-            result = _load(request, stack)
-        yield result
+        yield _load(request, stack)
 
 
 def _load(request: MountRequest, stack: contextlib.ExitStack) -> Loaded:
     depot = open_depot(request.store) if request.store else None
     blobs = stack.enter_context(contextlib.closing(BlobDir(request.blob_dir)))
     pin: Pin | None = None
+    raw = b""
     if request.manifest_file is not None:
-        manifest = read_manifest_file(request.manifest_file)
-        if depot is not None:
-            chunks = list(encode_manifest(manifest))
-            pin = stack.enter_context(pin_foreign(depot, chunks, purpose=_purpose(request)))
-        # Nobody promised that the store has them: they may have been collected before the pin.
-        files = manifest.tree.files
-        check_present(blobs, ((p, f.digest, f.size_bytes) for p, f in files.items()))
+        raw = read_manifest_bytes(request.manifest_file)
+        source = ManifestFile(path=request.manifest_file, sha256=hashlib.sha256(raw).hexdigest())
+        index = _open_index(request, depot, f"file-{source.sha256}", source)
     elif depot is not None:
         pin = stack.enter_context(_pin_own(depot, request))
-        manifest = decode_manifest(depot.read_manifest(Digest(request.manifest_id)))
+        source = ManifestFile(
+            path=depot.manifest_path(Digest(request.manifest_id)), manifest_id=request.manifest_id
+        )
+        index = _open_index(request, depot, request.manifest_id, source)
     else:
         raise MountError("neither a store nor a manifest file was given")
-    if manifest.id != request.manifest_id:
+    if index.manifest_id != request.manifest_id:
         raise ManifestError(
-            f"the manifest has id {manifest.id} instead of {request.manifest_id}",
+            f"the manifest has id {index.manifest_id} instead of {request.manifest_id}",
             hint="was it replaced just now? run the command again",
         )
-    view = SnapshotView(compile_tree(manifest.tree, _presentation(request)))
+    if request.manifest_file is not None:
+        if depot is not None:
+            pieces = _stored_form(raw, index.manifest_id)
+            pin = stack.enter_context(pin_foreign(depot, pieces, purpose=_purpose(request)))
+        # Nobody promised that the store has them: they may have been collected before the pin.
+        check_present(blobs, index.iter_files())
+    view = SnapshotView(index)
     return Loaded(view, Contents(view, blobs, verify=request.options.verify), pin)
+
+
+def _open_index(
+    request: MountRequest, depot: Depot | None, key: str, source: ManifestFile
+) -> TreeIndex:
+    presentation = _presentation(request)
+    directories = [settings.cache_dir() / "indexes"]
+    if depot is not None and depot.writable:
+        with contextlib.suppress(OSError):
+            atomic.ensure_dir(depot.index_dir, depot.dir_mode, durable=False)
+            directories.insert(0, depot.index_dir)
+    return open_index(
+        directories, key, presentation, lambda file: source.write_index(file, presentation)
+    )
+
+
+def _stored_form(raw: bytes, manifest_id: Digest) -> list[bytes]:
+    """A manifest file as the store would have it, for the collector reads nothing else."""
+    try:
+        for _ in iter_references(manifest_id, [raw]):
+            pass
+    except ManifestError:
+        return list(encode_manifest(parse_manifest(raw)))
+    return [raw]
 
 
 def _pin_own(depot: Depot, request: MountRequest) -> contextlib.AbstractContextManager[Pin]:
@@ -90,16 +119,3 @@ def _presentation(request: MountRequest) -> Presentation:
         gid=options.gid,
         umask=options.umask,
     )
-
-
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Building millions of objects that all stay would make Python's collector look at them again
-    and again: a third of the time. What exists when serving begins is never looked at."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -18,10 +18,10 @@ from typing import Any, ParamSpec, TypeVar
 import pyfuse3
 import trio
 
-from castfs.mount.errnos import READ_ONLY, errno_of, is_expected
 from castfs.paths import NAME_MAX
 from castfs.tree import Attributes
 from castfs.view import Contents, OpenFile, SnapshotView
+from castfs.view.errnos import READ_ONLY, errno_of, is_expected
 
 log = logging.getLogger("castfs.mount")
 
@@ -161,7 +161,7 @@ class SnapshotOperations(pyfuse3.Operations):
 
     @answered
     async def release(self, fh: int) -> None:
-        self._contents.close(self._files.pop(fh))
+        self._files.pop(fh).close()
 
     @answered
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:

@@ -27,6 +27,8 @@ class MountRequest:
     manifest_file: Path | None = None
     label: str = ""
     options: MountOptions = field(default_factory=MountOptions)
+    #: False: pyfuse3 answers every request itself.
+    fast_lane: bool = True
 
     def absolute(self) -> MountRequest:
         """The same for a process with another working directory."""

@@ -14,7 +14,7 @@ import resource
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,9 @@ import pyfuse3
 import trio
 
 from castfs.errors import MountError
+from castfs.lane import FastLane, device_descriptors, intercept
 from castfs.mount import registry
+from castfs.mount.guard import Guard, guarded
 from castfs.mount.loading import Loaded, loaded
 from castfs.mount.mountinfo import FILESYSTEM_TYPE, SOURCE_PREFIX, find_mount, read_mounts
 from castfs.mount.operations import make_operations
@@ -57,12 +59,19 @@ def serve(request: MountRequest, on_ready: Callable[[MountStatus], None]) -> Mou
     """
     _raise_descriptor_limit()
     status = _describe(request)
+    warnings: list[str] = []
     # The entry outlives the pin: whoever waits for the entry's lock finds the pin gone.
-    with registry.entered(status), loaded(request) as snapshot:
+    with registry.entered(status), loaded(request) as snapshot, guarded(request) as guard:
         if snapshot.pin is not None and not snapshot.pin.protected:
-            status = replace(status, warnings=(_unprotected(request),))
-        server = _Server(request, snapshot, lambda: on_ready(status))
+            warnings.append(_unprotected(request))
+        server = _Server(
+            request,
+            snapshot,
+            guard,
+            lambda more: on_ready(replace(status, warnings=(*warnings, *more))),
+        )
         trio.run(server.run)
+        guard.end()
         if server.failure is not None:
             raise server.failure
     return status
@@ -72,15 +81,23 @@ class _Server:
     """One mount from its beginning to its end. `failure` is what ended it, if not a wish."""
 
     def __init__(
-        self, request: MountRequest, snapshot: Loaded, on_ready: Callable[[], None]
+        self,
+        request: MountRequest,
+        snapshot: Loaded,
+        guard: Guard,
+        on_ready: Callable[[Sequence[str]], None],
     ) -> None:
         self.failure: Exception | None = None
         self._request = request
         self._snapshot = snapshot
+        self._guard = guard
         self._on_ready = on_ready
         self._device: tuple[int, int] | None = None
         #: Was it told to end, rather than unmounted from outside?
         self._told = False
+        self._closed = False
+        self._lane: FastLane | None = None
+        self._warnings: list[str] = []
 
     async def run(self) -> None:
         # Signals are caught before there is a mount that they could leave behind.
@@ -88,12 +105,15 @@ class _Server:
         caught = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
         with trio.open_signal_receiver(*caught) as signals:
             operations = make_operations(self._snapshot.view, self._snapshot.contents)
+            before = device_descriptors()
             try:
                 _init(operations, self._request)
             except MountError as exc:
                 self.failure = exc
                 return
             try:
+                if self._request.fast_lane:
+                    self._start_lane(before)
                 async with trio.open_nursery() as nursery:
                     scope = nursery.cancel_scope
                     nursery.start_soon(self._answer_requests, scope)
@@ -103,6 +123,33 @@ class _Server:
                         nursery.start_soon(_beat, self._snapshot.pin)
             finally:
                 self._close()
+
+    def _start_lane(self, before: set[int]) -> None:
+        token = trio.lowlevel.current_trio_token()
+
+        def on_end(failure: Exception | None) -> None:
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(self._end, failure)
+
+        try:
+            wires = intercept(before)
+        except (MountError, OSError) as exc:
+            self._warnings.append(f"without the fast lane, reads are slower: {exc}")
+            log.warning("%s", self._warnings[-1])
+            return
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        view, contents = self._snapshot.view, self._snapshot.contents
+        self._lane = FastLane(wires, view, contents, on_end, descriptors=limit)
+        self._lane.start()
+
+    def _end(self, failure: Exception | None) -> None:
+        """The lane serves no more."""
+        if self._closed:
+            return  # it saw what `_close` did, and libfuse's session is gone
+        if failure is not None:
+            self.failure = failure
+            self._told = True
+        pyfuse3.terminate()
 
     async def _answer_requests(self, scope: trio.CancelScope) -> None:
         try:
@@ -118,6 +165,7 @@ class _Server:
             with trio.fail_after(ANSWER_SECONDS):
                 status = await trio.to_thread.run_sync(os.stat, path, abandon_on_cancel=True)
             self._device = os.major(status.st_dev), os.minor(status.st_dev)
+            self._guard.tell_device(self._device)
             _raise_read_ahead(self._device)
             log.info("mounted %s at %s", self._request.manifest_id, shown(path))
         except trio.TooSlowError:
@@ -126,7 +174,7 @@ class _Server:
             self.failure = MountError(f"the new mount at {shown(path)} fails: {exc.strerror}")
         else:
             try:
-                self._on_ready()
+                self._on_ready(self._warnings)
             except Exception as exc:
                 self.failure = exc
         if self.failure is not None:
@@ -142,6 +190,7 @@ class _Server:
 
     def _close(self) -> None:
         """Unmount unless that has happened: never what lies beneath, or was mounted there since."""
+        self._closed = True
         mounted = find_mount(self._request.mountpoint)
         ours = (
             mounted is not None
@@ -151,6 +200,8 @@ class _Server:
         )
         if not ours and self._told:
             self._unmount_elsewhere()
+        if self._lane is not None:
+            self._lane.stop()
         pyfuse3.close(unmount=ours)
         log.info("unmounted %s", shown(self._request.mountpoint))
 

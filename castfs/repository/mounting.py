@@ -9,7 +9,12 @@ from castfs.repository.snapshot import Snapshot
 
 
 def mount_request(
-    snapshot: Snapshot, mountpoint: Path, options: MountOptions | None = None, *, label: str = ""
+    snapshot: Snapshot,
+    mountpoint: Path,
+    options: MountOptions | None = None,
+    *,
+    label: str = "",
+    fast_lane: bool = True,
 ) -> MountRequest:
     """`label` is what the user called the snapshot; its name or source by default."""
     depot, record = snapshot.depot, snapshot.record
@@ -25,4 +30,5 @@ def mount_request(
         manifest_file=None if in_store else snapshot.file,
         label=label,
         options=options or MountOptions(),
+        fast_lane=fast_lane,
     )

@@ -246,12 +246,18 @@ class Store:
         mountpoint: str | os.PathLike[str],
         *,
         options: MountOptions | None = None,
+        fast_lane: bool = True,
     ) -> MountStatus:
-        """Show a snapshot at directory `mountpoint`, in the background. Returns once it answers."""
+        """Show a snapshot at directory `mountpoint`, in the background. Returns once it answers.
+
+        Without the fast lane pyfuse3 serves it alone: everything is the same, but slower.
+        """
         from castfs.mount import start_mount
         from castfs.repository.mounting import mount_request
 
-        return start_mount(mount_request(self.resolve(word), Path(mountpoint), options))
+        return start_mount(
+            mount_request(self.resolve(word), Path(mountpoint), options, fast_lane=fast_lane)
+        )
 
 
 def _record_filter(

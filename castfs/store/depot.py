@@ -103,6 +103,11 @@ class Depot:
         return os.access(self.leases_dir, os.W_OK | os.X_OK, effective_ids=True)
 
     @property
+    def index_dir(self) -> Path:
+        """Compiled manifests. May not exist."""
+        return self.path / "cache" / "indexes"
+
+    @property
     def quarantine_dir(self) -> Path:
         return self.path / "quarantine"
 

@@ -1,7 +1,12 @@
-"""A manifest compiled for look-ups by inode number and name: what every engine serves from."""
+"""A manifest compiled into a file of ready replies: what every engine serves from."""
 
+from castfs.tree.building import ManifestFile
+from castfs.tree.cache import open_index, remove_orphans
 from castfs.tree.compiler import compile_tree
-from castfs.tree.index import ROOT_INO, Attributes, TreeIndex
+from castfs.tree.index import ROOT_INO, Attributes, BadIndexError, IndexEntry, TreeIndex
 from castfs.tree.presentation import Presentation
 
-__all__ = ["ROOT_INO", "Attributes", "Presentation", "TreeIndex", "compile_tree"]
+__all__ = [
+    "ROOT_INO", "Attributes", "BadIndexError", "IndexEntry", "ManifestFile", "Presentation",
+    "TreeIndex", "compile_tree", "open_index", "remove_orphans",
+]  # fmt: skip

@@ -1,23 +1,44 @@
-"""The compiled tree: parallel arrays by inode number, about 150 bytes an entry with its name.
+"""The compiled tree: a file of ready FUSE replies, mapped into memory and never decoded.
 
 Inode numbers are dense. The root is 1, directories follow in the order of their paths' bytes, then
 files and symlinks in the order in which the directories list them; so an inode is a directory if
 its number is at most `dir_count`, and the same tree gives the same numbers everywhere.
+
+An entry is a name in a directory, `.` and `..` included. A directory's page holds the records of
+its entries as READDIRPLUS sends them; all that is known of an inode stands in them.
 """
 
 from __future__ import annotations
 
-from array import array
+import mmap
+import os
+import stat
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
+import xxhash
 
+from castfs import fuse
 from castfs.digest import RAW_SIZE, Digest
+from castfs.tree import layout
 from castfs.tree.presentation import BLOCK_SIZE
 
 #: FUSE_ROOT_ID of linux/fuse.h.
 ROOT_INO = 1
+
+_ATTR_START = fuse.ENTRY_OUT.size
+_ATTR_END = fuse.ENTRY_SIZE
+_DIRENT_START = fuse.ENTRY_SIZE
+_NAME_START = fuse.DIRENTPLUS.size
+_ATTR_REPLY = fuse.ATTR_OUT.pack(fuse.FOREVER, 0, 0)
+#: How much is hashed at once when an index is checked.
+_PIECE = 1 << 20
+
+
+class BadIndexError(Exception):
+    """The file is no index that can be used: damaged, of another version, or something else."""
 
 
 class Attributes(msgspec.Struct, frozen=True, gc=False):
@@ -37,68 +58,146 @@ class Attributes(msgspec.Struct, frozen=True, gc=False):
         return -(-self.size // BLOCK_SIZE)
 
 
-class TreeIndex:
-    """Immutable once compiled, and safe to read from any thread.
+class IndexEntry(NamedTuple):
+    """A record of a directory page. `next_offset` is where a listing goes on after it."""
 
-    Arrays by inode number have an unused element 0. Arguments are not checked: the caller passes
-    inode numbers between 1 and `inode_count`, and a directory's where one is asked for.
+    name: bytes
+    ino: int
+    next_offset: int
+
+
+class TreeIndex:
+    """Immutable, and safe to read from any thread.
+
+    Arguments are not checked: the caller passes inode numbers between 1 and `inode_count`, and a
+    directory's where one is asked for. IndexError, ValueError or struct.error come of an index that
+    was damaged after it had been opened.
     """
 
-    __slots__ = (
-        "digests", "dir_count", "entry_inos", "first_entry", "gids", "modes", "mtimes", "names",
-        "nlinks", "sizes", "starts", "targets", "total_blocks", "uids", "xattrs",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.dir_count = 0
-        #: Names of all directory entries: one run for each directory, sorted by their bytes.
-        self.names: list[bytes] = []
-        #: Inode of each of those entries.
-        self.entry_inos = array("I")
-        #: Where the run of a directory begins; that of the last one ends at starts[dir_count + 1].
-        self.starts = array("I", [0])
-        #: By inode: an entry that names it (the first, for hard links). Nothing names the root.
-        self.first_entry = array("I", [0])
-        self.modes = array("I", [0])
-        self.nlinks = array("I", [0])
-        self.uids = array("I", [0])
-        self.gids = array("I", [0])
-        self.sizes = array("q", [0])
-        self.mtimes = array("q", [0])
-        #: Raw SHA-256 of each inode after the directories, zeros for symlinks.
-        self.digests = b""
-        self.targets: dict[int, bytes] = {}
-        self.xattrs: dict[int, Mapping[bytes, bytes]] = {}
+    def __init__(self, buffer: bytes | mmap.mmap | memoryview) -> None:
+        """BadIndexError unless `buffer` holds a whole index of this version."""
+        whole = memoryview(buffer)
+        header = _check(whole)
+        self.manifest_id = Digest(header[4].hex())
+        #: What it was made from and for, as `layout.HEADER` has it.
+        self.presentation = header[5].rstrip(b"\0").decode()
+        self.inode_count: int = header[6]
+        self.dir_count: int = header[7]
+        self.entry_count: int = header[8]
         #: Sum of st_blocks over all inodes: what `du` counts.
-        self.total_blocks = 0
+        self.total_blocks: int = header[9]
+        views: dict[str, memoryview] = {}
+        for number, name in enumerate(layout.SECTIONS):
+            start, size = layout.SECTION.unpack_from(
+                whole, layout.HEADER.size + number * layout.SECTION.size
+            )
+            views[name] = whole[start : start + size]
+        #: The records, and where each entry's begins, in units of RECORD_ALIGN.
+        self.pages = views["pages"]
+        self.entry_offsets = views["entry_offsets"].cast("I")
+        self.starts = views["starts"].cast("I")
+        self.first_entry = views["first_entry"].cast("I")
+        self._slots = views["slots"].cast("I")
+        self._mask = len(self._slots) - 1
+        self._cells = views["cells"]
+        self._strings = views["strings"]
+        self._xattrs = {
+            ino: (start, size)
+            for ino, start, size in layout.XATTR_CELL.iter_unpack(views["xattr_cells"])
+        }
 
     @property
-    def inode_count(self) -> int:
-        return len(self.modes) - 1
+    def has_xattrs(self) -> bool:
+        return bool(self._xattrs)
 
     def is_dir(self, ino: int) -> bool:
         return ino <= self.dir_count
 
-    def attributes(self, ino: int) -> Attributes:
-        return Attributes(
-            ino,
-            self.modes[ino],
-            self.nlinks[ino],
-            self.uids[ino],
-            self.gids[ino],
-            self.sizes[ino],
-            self.mtimes[ino],
-        )
+    # Ready replies -----------------------------------------------------------------------------
+
+    def entry_reply(self, entry: int) -> memoryview:
+        """The fuse_entry_out of an entry: what LOOKUP answers."""
+        start = self.entry_offsets[entry] * fuse.RECORD_ALIGN
+        return self.pages[start : start + _ATTR_END]
+
+    def inode_reply(self, ino: int) -> memoryview:
+        """The same by inode number: what LOOKUP of `.` answers."""
+        return self.entry_reply(self.first_entry[ino])
+
+    def attr_reply(self, ino: int) -> bytes:
+        """The fuse_attr_out of an inode: what GETATTR answers."""
+        start = self.entry_offsets[self.first_entry[ino]] * fuse.RECORD_ALIGN
+        return _ATTR_REPLY + self.pages[start + _ATTR_START : start + _ATTR_END]
+
+    def page(self, directory: int, offset: int, size: int) -> memoryview:
+        """The records of a directory from `offset` on, as many as fit into `size` bytes.
+
+        Empty at the end. ValueError if not even one fits.
+        """
+        align, offsets = fuse.RECORD_ALIGN, self.entry_offsets
+        first, end = self.starts[directory], self.starts[directory + 1]
+        base = offsets[first]
+        wanted = base + -(-offset // align)
+        entry = bisect_left(offsets, wanted, first, end) if offset else first
+        start = offsets[entry]
+        after = bisect_right(offsets, start + size // align, entry, end + 1) - 1
+        if after == entry and entry < end:
+            raise ValueError("no record fits")
+        return self.pages[start * align : offsets[after] * align]
+
+    # Look-ups ----------------------------------------------------------------------------------
+
+    def find_entry(self, directory: int, name: bytes) -> int:
+        """The entry of a name, `.` and `..` aside; 0 if the directory has none of that name."""
+        slots, mask = self._slots, self._mask
+        first, end = self.starts[directory], self.starts[directory + 1]
+        slot = xxhash.xxh3_64_intdigest(name, directory) & mask
+        while entry := slots[slot]:
+            if first <= entry < end and self.name(entry) == name:
+                return entry
+            slot = (slot + 1) & mask
+        return 0
 
     def child(self, directory: int, name: bytes) -> int:
         """Inode of an entry; 0 if the directory has none of that name."""
-        end = self.starts[directory + 1]
-        entry = bisect_left(self.names, name, self.starts[directory], end)
-        return self.entry_inos[entry] if entry < end and self.names[entry] == name else 0
+        entry = self.find_entry(directory, name)
+        return self._entry_ino(entry) if entry else 0
 
-    def entries(self, directory: int) -> range:
-        """Positions of a directory's entries in `names` and `entry_inos`."""
-        return range(self.starts[directory], self.starts[directory + 1])
+    def name(self, entry: int) -> bytes:
+        start = self.entry_offsets[entry] * fuse.RECORD_ALIGN
+        _, _, length, _ = fuse.DIRENT.unpack_from(self.pages, start + _DIRENT_START)
+        return bytes(self.pages[start + _NAME_START : start + _NAME_START + length])
+
+    def _entry_ino(self, entry: int) -> int:
+        start = self.entry_offsets[entry] * fuse.RECORD_ALIGN
+        ino: int = fuse.DIRENT.unpack_from(self.pages, start + _DIRENT_START)[0]
+        return ino
+
+    def iter_entries(self, directory: int, offset: int = 0) -> Iterator[IndexEntry]:
+        """The entries from byte `offset` of the directory's page on, `.` and `..` first."""
+        align, offsets = fuse.RECORD_ALIGN, self.entry_offsets
+        first, end = self.starts[directory], self.starts[directory + 1]
+        wanted = offsets[first] + -(-max(offset, 0) // align)
+        for entry in range(bisect_left(offsets, wanted, first, end), end):
+            start = offsets[entry] * align
+            ino, after, length, _ = fuse.DIRENT.unpack_from(self.pages, start + _DIRENT_START)
+            name = bytes(self.pages[start + _NAME_START : start + _NAME_START + length])
+            yield IndexEntry(name, ino, after)
+
+    def attributes(self, ino: int) -> Attributes:
+        start = self.entry_offsets[self.first_entry[ino]] * fuse.RECORD_ALIGN
+        fields = fuse.ATTR.unpack_from(self.pages, start + _ATTR_START)
+        number, size, _, _, mtime, _, _, mtime_nsec, _, mode, nlink, uid, gid, _, _, _ = fields
+        if number != ino:
+            raise ValueError(f"the record of inode {ino} is damaged")
+        return Attributes(ino, mode, nlink, uid, gid, size, mtime * 10**9 + mtime_nsec)
+
+    def iter_files(self) -> Iterator[tuple[bytes, Digest, int]]:
+        """(path, digest, size) of every regular file, by inode number."""
+        for ino in range(self.dir_count + 1, self.inode_count + 1):
+            attributes = self.attributes(ino)
+            if stat.S_ISREG(attributes.mode):
+                yield self.path(ino), self.digest(ino), attributes.size
 
     def parent(self, ino: int) -> int:
         """The directory that holds `ino` (one of them, for hard links); the root's is itself."""
@@ -110,11 +209,70 @@ class TreeIndex:
         """A path of `ino` relative to the root; b"" is the root."""
         parts = []
         while ino != ROOT_INO:
-            parts.append(self.names[self.first_entry[ino]])
+            parts.append(self.name(self.first_entry[ino]))
             ino = self.parent(ino)
         return b"/".join(reversed(parts))
 
+    def _cell(self, ino: int) -> memoryview:
+        start = (ino - self.dir_count - 1) * RAW_SIZE
+        return self._cells[start : start + RAW_SIZE]
+
     def digest(self, ino: int) -> Digest:
         """The blob of a regular file."""
-        start = (ino - self.dir_count - 1) * RAW_SIZE
-        return Digest(self.digests[start : start + RAW_SIZE].hex())
+        return Digest(self._cell(ino).hex())
+
+    def target(self, ino: int) -> bytes:
+        """What a symlink says."""
+        start, size = layout.CELL.unpack(self._cell(ino))
+        return bytes(self._strings[start : start + size])
+
+    def xattrs(self, ino: int) -> dict[bytes, bytes]:
+        """The extended attributes of an inode, in their recorded order."""
+        start, size = self._xattrs.get(ino, (0, 0))
+        end = start + size
+        result = {}
+        while start < end:
+            name_size, value_size = layout.XATTR.unpack_from(self._strings, start)
+            start += layout.XATTR.size
+            middle = start + name_size
+            result[bytes(self._strings[start:middle])] = bytes(
+                self._strings[middle : middle + value_size]
+            )
+            start = middle + value_size
+        return result
+
+
+def map_index(file: BinaryIO | int) -> TreeIndex:
+    """The index in an open file, which may be closed then. BadIndexError, OSError."""
+    fd = file if isinstance(file, int) else file.fileno()
+    if os.fstat(fd).st_size < layout.HEADER_SIZE:
+        raise BadIndexError("it is too short")
+    return TreeIndex(mmap.mmap(fd, 0, prot=mmap.PROT_READ))
+
+
+def checksum(pieces: Iterator[memoryview], header: bytes) -> bytes:
+    """Of all that follows the header's page, and then of the header's fields."""
+    state = xxhash.xxh3_128()
+    for piece in pieces:
+        state.update(piece)
+    state.update(header)
+    return state.digest()
+
+
+def _check(whole: memoryview) -> tuple[Any, ...]:
+    if len(whole) < layout.HEADER_SIZE:
+        raise BadIndexError("it is too short")
+    header = layout.HEADER.unpack_from(whole)
+    if header[0] != layout.MAGIC:
+        raise BadIndexError("it is no tree index")
+    if header[1:3] != (layout.INDEX_VERSION, layout.LITTLE):
+        raise BadIndexError("it is of another version or machine")
+    if header[3] != len(whole):
+        raise BadIndexError("its length is wrong")
+    end = layout.CHECKSUM_OFFSET
+    pieces = (
+        whole[start : start + _PIECE] for start in range(layout.HEADER_SIZE, len(whole), _PIECE)
+    )
+    if checksum(pieces, bytes(whole[:end])) != whole[end : end + layout.CHECKSUM_SIZE]:
+        raise BadIndexError("its checksum is wrong")
+    return header

@@ -28,3 +28,10 @@ class Presentation:
         if self.gid is not None:
             return self.gid
         return self.group if recorded is None else recorded
+
+    def __str__(self) -> str:
+        """All that attributes depend on, in letters for a file's name: two that differ only in what
+        they would not show are the same."""
+        uid = f"o{self.owner}" if self.uid is None else f"u{self.uid}"
+        gid = f"o{self.group}" if self.gid is None else f"u{self.gid}"
+        return f"{uid}-{gid}-{self.umask:03o}"

@@ -45,6 +45,15 @@ class OpenFile:
         #: Guards opening the blob later than the file.
         self.guard = threading.Lock()
 
+    def close(self) -> None:
+        """Idempotent; happens by itself when nobody refers to the file any more."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
 
 class Contents:
     """The contents of one snapshot's files. Every method may be called from any thread."""
@@ -65,7 +74,7 @@ class Contents:
         """EISDIR, ELOOP, ESTALE; ENFILE if no more descriptors can be had."""
         self._view.check_file(ino)
         index = self._view.index
-        file = OpenFile(ino, index.sizes[ino], index.digest(ino))
+        file = OpenFile(ino, index.attributes(ino).size, index.digest(ino))
         if file.size == 0:
             return file  # there is nothing to read
         try:
@@ -73,11 +82,6 @@ class Contents:
         except BlobError as exc:
             self._log_once(file, exc)
         return file
-
-    def close(self, file: OpenFile) -> None:
-        if file.fd >= 0:
-            os.close(file.fd)
-            file.fd = -1
 
     def read_cached(self, file: OpenFile, offset: int, count: int, buffer: memoryview) -> int:
         """Fill `buffer` from memory alone, at most `count` bytes from `offset` on; never waits.

@@ -17,9 +17,6 @@ from castfs.paths import NAME_MAX
 from castfs.tree import Attributes, TreeIndex
 from castfs.tree.presentation import BLOCK_SIZE
 
-#: Positions in a directory before its first real entry: `.` and `..`.
-_DOTS = 2
-
 
 class DirectoryEntry(NamedTuple):
     """`next_offset` is where a listing goes on after this entry; it never changes its meaning."""
@@ -51,7 +48,7 @@ class SnapshotView:
 
     @property
     def has_xattrs(self) -> bool:
-        return bool(self.index.xattrs)
+        return self.index.has_xattrs
 
     @property
     def totals(self) -> Totals:
@@ -100,32 +97,24 @@ class SnapshotView:
     def iter_directory(self, directory: int, offset: int) -> Iterator[DirectoryEntry]:
         """The entries from `offset` on: `.`, `..`, then names sorted by their bytes.
 
-        Offset 0 is the start. Any offset may be asked again at any time, and costs what is taken
-        from the iterator, however large the directory is.
+        Offset 0 is the start, every other one a `next_offset`. Any may be asked again at any time,
+        and costs what is taken from the iterator, however large the directory is.
         """
-        index = self.index
-        entries = index.entries(directory)
-        if offset <= 0:
-            yield DirectoryEntry(b".", index.attributes(directory), 1)
-        if offset <= 1:
-            yield DirectoryEntry(b"..", index.attributes(index.parent(directory)), 2)
-        first = max(offset - _DOTS, 0)
-        names, inos, attributes = index.names, index.entry_inos, index.attributes
-        for position, entry in enumerate(entries[first:], first + _DOTS + 1):
-            yield DirectoryEntry(names[entry], attributes(inos[entry]), position)
+        attributes = self.index.attributes
+        for name, ino, next_offset in self.index.iter_entries(directory, offset):
+            yield DirectoryEntry(name, attributes(ino), next_offset)
 
     def readlink(self, ino: int) -> bytes:
         """The target as it was recorded. EINVAL if `ino` is no symlink."""
         self._check(ino)
-        target = self.index.targets.get(ino)
-        if target is None:
+        if not stat.S_ISLNK(self.index.attributes(ino).mode):
             raise _error(errno.EINVAL)
-        return target
+        return self.index.target(ino)
 
     def check_file(self, ino: int) -> None:
         """EISDIR, ELOOP (a symlink) or ESTALE unless `ino` has contents to read."""
         self._check(ino)
-        mode = self.index.modes[ino]
+        mode = self.index.attributes(ino).mode
         if stat.S_ISDIR(mode):
             raise _error(errno.EISDIR)
         if stat.S_ISLNK(mode):
@@ -134,11 +123,11 @@ class SnapshotView:
     def xattr(self, ino: int, name: bytes) -> bytes:
         """ENODATA if the inode has no such attribute."""
         self._check(ino)
-        value = self.index.xattrs.get(ino, {}).get(name)
+        value = self.index.xattrs(ino).get(name)
         if value is None:
             raise _error(errno.ENODATA)
         return value
 
     def xattr_names(self, ino: int) -> tuple[bytes, ...]:
         self._check(ino)
-        return tuple(self.index.xattrs.get(ino, ()))
+        return tuple(self.index.xattrs(ino))

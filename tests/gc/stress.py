@@ -338,7 +338,7 @@ class Stress:
 
         def ended(code: int) -> Collection[int]:
             self._gone(mount)
-            return (0,)
+            return (0, NOT_FOUND)  # its guard was first
 
         return self._castfs("umount", mount.place), ended
 

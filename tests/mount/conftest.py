@@ -15,6 +15,7 @@ import pytest
 
 from castfs.mount import MountStatus, list_mounts, start_mount
 from castfs.mount.mountinfo import Mounted, read_mounts
+from tests.mount import snapshots
 from tests.mount.snapshots import Snapshot, take_snapshot
 
 #: Longest wait for anything that takes milliseconds on an idle machine.
@@ -70,8 +71,12 @@ class Mounter:
                     os.kill(pid, signal.SIGKILL)
 
 
-@pytest.fixture
-def mounter(tmp_path: Path) -> Iterator[Mounter]:
+@pytest.fixture(params=[True, False], ids=["lane", "alone"])
+def mounter(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Mounter]:
+    """With the fast lane, and pyfuse3 alone: whatever is tested holds for both."""
+    monkeypatch.setattr(snapshots, "fast_lane", request.param)
     base = tmp_path / "work"
     base.mkdir()
     # The unprivileged tests come by here; pytest's own directories are closed to others.
@@ -80,6 +85,18 @@ def mounter(tmp_path: Path) -> Iterator[Mounter]:
         yield mounter
     finally:
         mounter.clean_up()
+
+
+def kill_with_guard(pid: int) -> None:
+    """SIGKILL for the process of a mount, and for the one that would see to the mount then.
+
+    Returns when both have ended.
+    """
+    guards = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert guards
+    for each in (*map(int, guards), pid):
+        os.kill(each, signal.SIGKILL)
+    assert wait_for_exit(pid)
 
 
 def wait_for_exit(pid: int, seconds: float = PATIENCE) -> bool:

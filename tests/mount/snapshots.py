@@ -26,6 +26,9 @@ from castfs.paths import RelPath, escape
 from castfs.store import Depot, Record, WriteSession, ensure_depot
 from castfs.store.records import format_time, new_record_id
 
+#: Whether requests ask for the fast lane.
+fast_lane = True
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -44,6 +47,7 @@ class Snapshot:
             record_id=self.record_id,
             label="test",
             options=parse_options(options) if options else MountOptions(),
+            fast_lane=fast_lane,
         )
 
     def blob(self, path: bytes) -> Path:

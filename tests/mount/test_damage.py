@@ -78,10 +78,11 @@ def test_blob_cut_while_it_is_open(mounter: Mounter, snapshot: Snapshot) -> None
     status = mounter.start(snapshot)
     path = mounter.mountpoint / "directory" / "bad file"
     fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    assert os.pread(fd, 4096, 4096) == CONTENT[4096:8192]
     blob = snapshot.blob(BAD)
     blob.chmod(0o644)
     os.truncate(blob, 300_000)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
     assert os.pread(fd, 4096, 0) == CONTENT[:4096]
     for offset in (300_000, 299_008, 500_000):
         with pytest.raises(OSError, match="Input/output error"):

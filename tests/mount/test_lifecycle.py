@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,14 @@ from castfs import settings
 from castfs.errors import MountBusyError, MountError, NotFoundError
 from castfs.mount import run_in_mount, start_mount, unmount, unmount_all
 from castfs.mount.mountinfo import find_mount
-from tests.mount.conftest import PATIENCE, Mounter, run, wait_for_exit, wait_until
+from tests.mount.conftest import (
+    PATIENCE,
+    Mounter,
+    kill_with_guard,
+    run,
+    wait_for_exit,
+    wait_until,
+)
 from tests.mount.snapshots import Snapshot
 from tests.mount.trees import write
 
@@ -191,8 +199,7 @@ def test_foreground(mounter: Mounter, snapshot: Snapshot, how: str) -> None:
 
 def test_a_killed_mount_is_dead_and_replaced(mounter: Mounter, snapshot: Snapshot) -> None:
     mounter.start(snapshot)
-    os.kill(mounter.pids[0], signal.SIGKILL)
-    assert wait_for_exit(mounter.pids[0])
+    kill_with_guard(mounter.pids[0])
     with pytest.raises(OSError, match="not connected"):
         os.statvfs(mounter.mountpoint)
     (status,) = mounter.listed()
@@ -206,12 +213,34 @@ def test_a_killed_mount_is_dead_and_replaced(mounter: Mounter, snapshot: Snapsho
     assert (status.state, status.pid) == ("ok", replaced.pid)
 
 
+@pytest.mark.parametrize("renamed", [False, True], ids=["in place", "renamed"])
+def test_a_killed_mount_goes_away(mounter: Mounter, snapshot: Snapshot, renamed: bool) -> None:
+    """Else it looks alive where the kernel remembers it, and fails where it does not."""
+    place = mounter.base / "above" / "mnt"
+    place.mkdir(parents=True)
+    mounter.start(snapshot, at=place)
+    other = mounter.mountpoint
+    mounter.start(snapshot, at=other)
+    assert os.listdir(place) == ["file"]
+    if renamed:
+        place.parent.rename(mounter.base / "moved")
+    fd = os.open(mounter.base / ("moved" if renamed else "above") / "mnt" / "file", os.O_RDONLY)
+    try:
+        os.kill(mounter.pids[0], signal.SIGKILL)
+        wait_until(lambda: [mount.mountpoint for mount in mounter.mounts()] == [other])
+        with pytest.raises(OSError, match="not connected"):
+            os.read(fd, 10)
+    finally:
+        with contextlib.suppress(OSError):  # FLUSH
+            os.close(fd)
+    assert (other / "file").read_bytes() == b"content"
+
+
 def test_a_dead_mount_with_somebody_in_it(mounter: Mounter, snapshot: Snapshot) -> None:
     mounter.start(snapshot)
     with subprocess.Popen(["sleep", "60"], cwd=mounter.mountpoint) as sleeper:
         try:
-            os.kill(mounter.pids[0], signal.SIGKILL)
-            assert wait_for_exit(mounter.pids[0])
+            kill_with_guard(mounter.pids[0])
             unmount(mounter.mountpoint)
             assert find_mount(mounter.mountpoint) is None
         finally:
@@ -253,8 +282,7 @@ def test_a_path_through_a_hung_mount(
             start_mount(snapshot.request(path))
         with pytest.raises(MountError, match="leads through, does not answer"):
             unmount(path)
-    os.kill(mounter.pids[0], signal.SIGKILL)
-    assert wait_for_exit(mounter.pids[0])
+    kill_with_guard(mounter.pids[0])
     with pytest.raises(MountError, match="has died"):
         start_mount(snapshot.request(mounter.mountpoint / "file"))
 

@@ -13,9 +13,9 @@ import trio.testing
 
 from castfs.errors import BlobError
 from castfs.mount import serving
-from castfs.mount.errnos import errno_of
 from castfs.mount.operations import SnapshotOperations, XattrOperations, answered
 from castfs.store import Pin
+from castfs.view.errnos import errno_of
 
 
 @pytest.mark.parametrize(

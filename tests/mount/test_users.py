@@ -267,11 +267,9 @@ print(json.dumps(seen))
 def test_root_sees_that_a_users_mount_is_dead(public: Mounter) -> None:
     """Whom the kernel does not let in it answers by itself, dead or not."""
     script = """
-import signal
-from tests.mount.conftest import wait_for_exit
+from tests.mount.conftest import kill_with_guard
 first = attempt()
-os.kill(first.pid, signal.SIGKILL)
-assert wait_for_exit(first.pid)
+kill_with_guard(first.pid)
 print("killed")
 """
     ask = f"""
@@ -289,11 +287,9 @@ exit
 @pytest.mark.needs_root
 def test_a_user_replaces_a_dead_mount(public: Mounter) -> None:
     script = """
-import signal
-from tests.mount.conftest import wait_for_exit
+from tests.mount.conftest import kill_with_guard
 first = attempt()
-os.kill(first.pid, signal.SIGKILL)
-assert wait_for_exit(first.pid)
+kill_with_guard(first.pid)
 states = [s.state for s in list_mounts() if s.mountpoint == mnt]
 second = attempt()
 print(json.dumps([states, second.state, (mnt / "file").read_text()]))

@@ -50,8 +50,9 @@ class Said:
 class World:
     """A directory with a store, a user's directories, and mounts that end with it."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, *, fast_lane: bool = True) -> None:
         self.base = base
+        self.fast_lane = fast_lane
         self.store = base / "store"
         self.pids: dict[Path, int] = {}
         self._numbers = itertools.count(1)
@@ -74,6 +75,8 @@ class World:
         return path
 
     def command(self, *words: Word) -> list[Word]:
+        if words[0] == "mount" and not self.fast_lane:
+            words = ("mount", "--no-fast-lane", *words[1:])
         return [sys.executable, "-W", "error", "-m", "castfs", *words]
 
     def castfs(
@@ -148,9 +151,20 @@ class World:
                     os.kill(pid, signal.SIGKILL)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What holds of mounts holds with the fast lane and without."""
+    mounted = metafunc.definition.get_closest_marker("mounted")
+    if mounted is not None and "world" in metafunc.fixturenames:
+        metafunc.parametrize(
+            "world", [True, False], indirect=True, scope="module", ids=["lane", "alone"]
+        )
+
+
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    world = World(tmp_path_factory.mktemp("world"))
+def world(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[World]:
+    world = World(tmp_path_factory.mktemp("world"), fast_lane=getattr(request, "param", True))
     try:
         yield world
     finally:

@@ -15,7 +15,7 @@ import pytest
 
 from castfs.mount import unmount_all
 from castfs.mount.mountinfo import Mounted, read_mounts
-from tests.mount.conftest import wait_for_exit
+from tests.mount.conftest import kill_with_guard, wait_for_exit
 from tests.mount.trees import write
 from tests.semantics.conftest import PATIENCE, World
 
@@ -195,8 +195,7 @@ def test_a_dead_mount(world: World, taken: str) -> None:
     with subprocess.Popen(["sleep", str(PATIENCE)], cwd=mount) as within:
         try:
             for replaced in (True, False):
-                os.kill(world.pids[mount], signal.SIGKILL)
-                assert wait_for_exit(world.pids[mount])
+                kill_with_guard(world.pids[mount])
                 with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
                     os.statvfs(mount)
                 status = world.status(mount)

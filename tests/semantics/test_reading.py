@@ -116,6 +116,10 @@ def test_many_open_files(world: World) -> None:
             for number in range(80):
                 files.append(stack.enter_context((place / f"{number}").open("rb")))
 
+        if world.fast_lane:
+            open_all()
+            assert [file.read() for file in files] == [b"%d" % number for number in range(80)]
+            return
         with pytest.raises(OSError, match=os.strerror(errno.ENFILE)):
             open_all()
         assert len(files) > 48
@@ -142,6 +146,9 @@ def test_pages_are_kept(world: World) -> None:
     assert (mount / "file").read_bytes() == content
     with (mount / "file").open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if world.fast_lane:  # it keeps the descriptor for a while
+            assert file.read() == content
+            return
         with pytest.raises(OSError, match=os.strerror(errno.EIO)):
             file.read()
 

@@ -59,7 +59,7 @@ def test_ranges(open_contents: Callable[..., Contents], verify: bool) -> None:
         assert contents.read(file, offset, count) == CONTENT[offset : offset + count]
         got = contents.read_cached(file, offset, count, buffer)
         assert buffer[:got] == CONTENT[offset : offset + count]
-    contents.close(file)
+    file.close()
     assert file.fd == -1
 
 
@@ -73,7 +73,7 @@ def test_nothing_is_served_from_memory_before_it_is_verified(
     assert bytes(buffer) == bytes(100)
     contents.read(file, 0, 1)
     assert contents.read_cached(file, 0, 100, buffer) == 100
-    contents.close(file)
+    file.close()
 
 
 def test_filesystems_without_nowait(
@@ -94,7 +94,7 @@ def test_filesystems_without_nowait(
         assert contents.read_cached(file, 0, 10, buffer) == -1
     assert len(calls) == 1
     assert contents.read(file, 0, 10) == CONTENT[:10]
-    contents.close(file)
+    file.close()
 
 
 def damage_missing(blob: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_bad_blob(
         with pytest.raises(BlobError) as caught:
             contents.read(file, 0, 10)
         assert caught.value.digest == blob.name
-        contents.close(file)
+        file.close()
     (line,) = errors()
     assert line.startswith("f: blob ")
     assert blob.name in line
@@ -162,7 +162,7 @@ def test_a_blob_cut_while_it_is_read(
         with pytest.raises(BlobError, match="ends after 100000 of 300000 bytes"):
             contents.read(file, 50_000, 100_000)
     assert len(errors()) == 1
-    contents.close(file)
+    file.close()
 
 
 def test_an_io_error(
@@ -181,7 +181,7 @@ def test_an_io_error(
         with pytest.raises(BlobError, match="cannot be read: Input/output error"):
             contents.read(file, 0, 10)
     assert len(errors()) == 1
-    contents.close(file)
+    file.close()
 
 
 def test_verify_hashes_once_however_many_read(
@@ -209,7 +209,7 @@ def test_verify_hashes_once_however_many_read(
     assert results == [CONTENT] * 16
     assert len(hashed) == 1
     for file in files:
-        contents.close(file)
+        file.close()
 
 
 def test_verify_refuses_other_content_and_hashes_it_once(
@@ -226,7 +226,7 @@ def test_verify_refuses_other_content_and_hashes_it_once(
             contents.read(file, 0, 10)
         monkeypatch.setattr(contents_module, "digest_fd", None)  # called again, it would fail
     assert len(errors()) == 1
-    contents.close(file)
+    file.close()
 
 
 def test_verify_trusts_a_replaced_blob_only_after_hashing_it(
@@ -242,8 +242,8 @@ def test_verify_trusts_a_replaced_blob_only_after_hashing_it(
     with pytest.raises(BlobError):
         contents.read(second, 0, 10)
     assert contents.read(first, 0, 10) == CONTENT[:10]
-    contents.close(first)
-    contents.close(second)
+    first.close()
+    second.close()
 
 
 def test_out_of_descriptors_is_not_the_blobs_fault(
@@ -260,7 +260,7 @@ def test_out_of_descriptors_is_not_the_blobs_fault(
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         os.close(taken)
     assert errors() == []
-    contents.close(contents.open(INO))
+    contents.open(INO).close()
 
 
 def test_what_is_no_file_cannot_be_opened(open_contents: Callable[..., Contents]) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import stat
+from io import BytesIO
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from castfs.digest import Digest
 from castfs.manifest import Directory, File, Symlink, Tree, encode_xattrs, order_canonically
 from castfs.paths import RelPath, escape
-from castfs.tree import ROOT_INO, Presentation, TreeIndex, compile_tree
+from castfs.tree import ROOT_INO, IndexEntry, Presentation, TreeIndex, compile_tree
+from castfs.tree.compiler import write_index
 
 
 def make_file(content: bytes = b"", **fields: Any) -> File:
@@ -46,6 +49,17 @@ def resolve(index: TreeIndex, path: bytes) -> int:
     return ino
 
 
+def names_in(index: TreeIndex, directory: int) -> list[bytes]:
+    dots: list[IndexEntry] = []
+    names: list[IndexEntry] = []
+    for entry in index.iter_entries(directory):
+        (dots if entry.name in (b".", b"..") else names).append(entry)
+    assert [(entry.name, entry.ino) for entry in dots] == [
+        (b".", directory), (b"..", index.parent(directory)),
+    ]  # fmt: skip
+    return [entry.name for entry in names]
+
+
 def test_attributes() -> None:
     tree = make_tree(
         {
@@ -65,7 +79,7 @@ def test_attributes() -> None:
         stat.S_IFREG | 0o4751, 1, 5, 1, -5,
     )  # fmt: skip
     assert (link.mode, link.nlink, link.size, link.mtime_ns) == (stat.S_IFLNK | 0o777, 1, 4, 7)
-    assert index.targets[link.ino] == "a/ü".encode()
+    assert index.target(link.ino) == "a/ü".encode()
     assert index.digest(file.ino) == hashlib.sha256(b"12345").hexdigest()
     assert {(item.uid, item.gid) for item in (root, d, e, file, link)} == {(10, 20)}
     assert index.total_blocks == 2
@@ -96,7 +110,9 @@ def test_umask_spares_symlinks() -> None:
         Directory(mode=0o777, mtime_ns=0),
     )
     index = compile_tree(tree, Presentation(umask=0o027))
-    modes = [stat.S_IMODE(index.modes[resolve(index, path)]) for path in (b"", b"f", b"l")]
+    modes = [
+        stat.S_IMODE(index.attributes(resolve(index, path)).mode) for path in (b"", b"f", b"l")
+    ]
     assert modes == [0o750, 0o6750, 0o777]
 
 
@@ -116,9 +132,9 @@ def test_hard_links_share_an_inode() -> None:
     index = compile_tree(tree, Presentation())
     assert len({resolve(index, path) for path in (b"a/one", b"b/two", b"three")}) == 1
     assert resolve(index, b"b/l") == resolve(index, b"m")
-    assert index.nlinks[resolve(index, b"three")] == 3
-    assert index.nlinks[resolve(index, b"m")] == 2
-    assert index.nlinks[resolve(index, b"alone")] == 1
+    assert index.attributes(resolve(index, b"three")).nlink == 3
+    assert index.attributes(resolve(index, b"m")).nlink == 2
+    assert index.attributes(resolve(index, b"alone")).nlink == 1
     assert index.inode_count == 6  # the root, two directories, the groups, the file alone
     assert index.path(resolve(index, b"three")) in {b"a/one", b"b/two", b"three"}
 
@@ -140,12 +156,13 @@ def test_groups_of_files_and_of_symlinks_do_not_mix() -> None:
 def test_xattrs_are_kept() -> None:
     tree = make_tree({b"f": make_file(xattrs=encode_xattrs({b"user.\xff": b"\0v"}))})
     index = compile_tree(tree, Presentation())
-    assert index.xattrs == {resolve(index, b"f"): {b"user.\xff": b"\0v"}}
+    assert index.xattrs(resolve(index, b"f")) == {b"user.\xff": b"\0v"}
+    assert index.xattrs(1) == {}
 
 
 def test_an_empty_tree() -> None:
     index = compile_tree(make_tree({}), Presentation())
-    assert (index.inode_count, index.dir_count, list(index.entries(1))) == (1, 1, [])
+    assert (index.inode_count, index.dir_count, names_in(index, 1)) == (1, 1, [])
     assert (index.child(1, b"x"), index.parent(1), index.path(1)) == (0, 1, b"")
 
 
@@ -197,26 +214,29 @@ def test_the_index_says_what_the_tree_says(tree: Tree) -> None:
         if path in tree.files:
             assert index.digest(ino) == tree.files[path].sha256
         if path in tree.symlinks:
-            assert index.targets[ino] == tree.symlinks[path].raw_target
+            assert index.target(ino) == tree.symlinks[path].raw_target
     for path in (RelPath(b""), *tree.dirs):
-        names = [index.names[entry] for entry in index.entries(inos[path])]
+        names = names_in(index, inos[path])
         inner = {p.rpartition(b"/")[2] for p in paths if p and p.rpartition(b"/")[0] == path}
         assert names == sorted(inner)
         for absent in (b"\0", b"", b"\xff" * 6, *(name + b"\0" for name in names)):
             assert index.child(inos[path], absent) == 0
         subdirectories = sum(1 for p in tree.dirs if p.rpartition(b"/")[0] == path)
-        assert index.nlinks[inos[path]] == 2 + subdirectories
+        assert index.attributes(inos[path]).nlink == 2 + subdirectories
+
+
+def encode(tree: Tree) -> bytes:
+    file = BytesIO()
+    write_index(file, tree, Presentation(), Digest("0" * 64))
+    return file.getvalue()
 
 
 @given(trees())
-def test_inode_numbers_depend_on_the_tree_alone(tree: Tree) -> None:
+def test_the_index_depends_on_the_tree_alone(tree: Tree) -> None:
     shuffled = Tree(
         root=tree.root,
         dirs=dict(reversed(list(tree.dirs.items()))),
         files=dict(reversed(list(tree.files.items()))),
         symlinks=dict(reversed(list(tree.symlinks.items()))),
     )
-    indexes = [compile_tree(item, Presentation()) for item in (tree, shuffled)]
-    assert indexes[0].names == indexes[1].names
-    assert indexes[0].entry_inos == indexes[1].entry_inos
-    assert indexes[0].digests == indexes[1].digests
+    assert encode(tree) == encode(shuffled)

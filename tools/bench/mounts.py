@@ -1,20 +1,99 @@
-"""Time until a mount answers, and sequential reads through it. Blobs in the page cache."""
+"""Mounted snapshots beside the native directory and squashfuse_ll: first touches, and again.
+
+Every first touch is a mount of its own, after the kernel has dropped what it knows of names and
+inodes (drop_caches 2: contents stay in the page cache, so nobody waits for a disk). Needs root, and
+for the peers the packages squashfuse, squashfs-tools and fio.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from measuring import Series, machine, print_table, run_timed, warm, write_json
+from measuring import machine, warm, write_json
 
 _CASTFS = [sys.executable, "-m", "castfs"]
 _BLOCK = 1 << 20
+#: Seconds that one command may take.
+_LIMIT = 300
+LANE, ALONE, SQUASH, NATIVE = "castfs", "pyfuse3 alone", "squashfuse_ll", "native"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A shell command on a mounted tree, which it finds in $R. `target` has the ratios that are
+    wanted, by peer, at most (least, for rates): of the first touch and of the second."""
+
+    name: str
+    tree: str
+    command: str
+    first: dict[str, float] = field(default_factory=dict)
+    again: dict[str, float] = field(default_factory=dict)
+    #: Bytes that it reads, where a rate says more than seconds.
+    size: int = 0
+
+
+@dataclass
+class Measured:
+    work: str
+    peer: str
+    first: list[float] = field(default_factory=list)
+    again: list[float] = field(default_factory=list)
+
+
+class Trees:
+    """What is mounted: a native directory each, its snapshot and its image."""
+
+    def __init__(self, work: Path, *, squash: bool) -> None:
+        self._work = work
+        self._squash = squash
+        self._paths: dict[str, Path] = {}
+        self._ids: dict[str, str] = {}
+
+    def add(self, name: str, path: Path) -> None:
+        done = subprocess.run(
+            [*_CASTFS, "ingest", "-q", str(path)], check=False, stdout=subprocess.PIPE, text=True
+        )
+        if done.returncode not in (0, 3):
+            raise SystemExit(f"{path} cannot be ingested")
+        self._paths[name], self._ids[name] = path, done.stdout.strip()
+        if self._squash:
+            image = ["mksquashfs", str(path), str(self._image(name)), "-comp", "lz4", "-quiet"]
+            subprocess.run([*image, "-no-progress"], check=True, stdout=subprocess.DEVNULL)
+
+    def _image(self, name: str) -> Path:
+        return self._work / f"{name}.squashfs"
+
+    @contextlib.contextmanager
+    def shown(self, name: str, peer: str) -> Iterator[Path]:
+        """The tree as `peer` shows it, with nothing of it known to the kernel."""
+        Path("/proc/sys/vm/drop_caches").write_text("2")
+        if peer == NATIVE:
+            yield self._paths[name]
+            return
+        point = self._work / "mnt"
+        point.mkdir(exist_ok=True)
+        if peer == SQUASH:
+            command = ["squashfuse_ll", str(self._image(name)), str(point)]
+        else:
+            flags = ["--no-fast-lane"] if peer == ALONE else []
+            command = [*_CASTFS, "mount", *flags, self._ids[name], str(point)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=_LIMIT)
+        try:
+            yield point
+        finally:
+            subprocess.run(["umount", str(point)], check=True, timeout=60)
 
 
 def main() -> None:
@@ -22,11 +101,17 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, default=Path("/usr"), help="what is mounted")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=1 << 30, help="bytes of the large file")
+    parser.add_argument("--only", help="part of the name of what is to be measured")
+    parser.add_argument("--without", action="append", default=[], help="a peer to leave out")
+    parser.add_argument("--quick", action="store_true", help="a small tree, in a minute")
     parser.add_argument("--work", type=Path)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.quick:
+        options.tree, options.rounds, options.size = Path("/usr/share/doc"), 3, 1 << 28
     work = Path(tempfile.mkdtemp(prefix="castfs-bench-", dir=options.work))
     os.environ["CASTFS_STORE"] = str(work / "store")
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
         os.environ[variable] = str(work / variable)
     try:
@@ -36,60 +121,135 @@ def main() -> None:
 
 
 def _bench(options: argparse.Namespace, work: Path) -> None:
-    large = work / "large"
-    large.mkdir()
-    with open("/dev/urandom", "rb") as noise, (large / "file").open("wb") as file:
-        for _ in range(options.size // _BLOCK):
-            file.write(noise.read(_BLOCK))
-    tree_id, large_id = _ingest(options.tree), _ingest(large)
-    files, _ = warm(work / "store" / "blobs")
-    print(f"{machine()}\n{files:,} blobs in the page cache")
-    names = ("mount until it answers", "find, first", "find, again", "find, native")
-    tree = {name: Series(name) for name in names}
-    read = {name: Series(name) for name in ("read, first", "read, again", "read, native")}
+    peers = [peer for peer in (NATIVE, SQUASH, ALONE, LANE) if peer not in options.without]
+    if not shutil.which("squashfuse_ll") or not shutil.which("mksquashfs"):
+        print("without squashfuse_ll: it is not installed")
+        peers = [peer for peer in peers if peer != SQUASH]
+    works = [item for item in _works(options) if not options.only or options.only in item.name]
+    trees = Trees(work, squash=SQUASH in peers)
+    for name in {item.tree: None for item in works}:
+        trees.add(name, _make(name, options, work))
+    files, size = warm(work / "store" / "blobs")
+    print(f"{machine()}\n{files:,} blobs in the page cache, {size / 1e9:.2f} GB")
+    measured = {(item.name, peer): Measured(item.name, peer) for item in works for peer in peers}
     for _ in range(options.rounds):
-        point = work / "mnt"
-        point.mkdir(exist_ok=True)
-        _add(tree["mount until it answers"], [*_CASTFS, "mount", tree_id, str(point)])
-        find = ["find", str(point), "-type", "f", "-size", "+1M"]
-        _add(tree["find, first"], find)
-        _add(tree["find, again"], find)
-        subprocess.run([*_CASTFS, "umount", str(point)], check=True, timeout=60)
-        _add(tree["find, native"], ["find", str(options.tree), "-type", "f", "-size", "+1M"])
-        subprocess.run([*_CASTFS, "mount", large_id, str(point)], check=True, timeout=60)
-        read["read, first"].seconds.append(_read(point / "file"))
-        read["read, again"].seconds.append(_read(point / "file"))
-        subprocess.run([*_CASTFS, "umount", str(point)], check=True, timeout=60)
-        read["read, native"].seconds.append(_read(large / "file"))
-    print_table(f"{options.tree}", list(tree.values()), ["find, native"])
-    print_table(f"{options.size / 1e9:.2f} GB sequential", list(read.values()), ["read, native"])
-    for series in read.values():
-        print(f"{series.name:34}{options.size / 1e9 / series.median:>10.2f} GB/s")
-    write_json(options.json, tree=list(tree.values()), read=list(read.values()))
+        for item in works:
+            for peer in peers:
+                with trees.shown(item.tree, peer) as place:
+                    result = measured[item.name, peer]
+                    result.first.append(_time(item.command, place))
+                    result.again.append(_time(item.command, place))
+    for item in works:
+        _print(item, [measured[item.name, peer] for peer in peers])
+    ready = _ready(trees, works, options.rounds)
+    write_json(options.json, mounts=[vars(item) for item in measured.values()], ready=ready)
 
 
-def _ingest(source: Path) -> str:
-    command = [*_CASTFS, "ingest", "-q", str(source)]
-    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-    if done.returncode not in (0, 3):
-        raise SystemExit(f"{' '.join(command)} failed")
-    return done.stdout.strip()
+def _works(options: argparse.Namespace) -> list[Work]:
+    works = [
+        Work(
+            "find -type f", "tree", "find $R -type f", {SQUASH: 0.5}, {NATIVE: 1.1}
+        ),
+        Work(
+            "find -size +1M", "tree", "find $R -size +1M", {SQUASH: 0.25}, {NATIVE: 1.2}
+        ),
+        Work("ls -lR", "tree", "ls -lR $R", {SQUASH: 0.12, NATIVE: 1.6}, {NATIVE: 1.1}),
+        Work(
+            "tar", "tree", "tar cf - -C $R . | cat", {SQUASH: 0.3, ALONE: 0.25, NATIVE: 3.5},
+            {NATIVE: 1.2},
+        ),
+        Work(
+            "grep -r", "tree",
+            "find $R -name '*.py' | head -10000 | tr '\\n' '\\0' | xargs -0 grep -c -e yield",
+            {SQUASH: 0.3}, {NATIVE: 1.2},
+        ),
+        Work(
+            "1 GiB sequential", "large", "dd if=$R/file of=/dev/null bs=1M status=none",
+            {NATIVE: 4.0}, {NATIVE: 1 / 0.7}, options.size,
+        ),
+    ]  # fmt: skip
+    if shutil.which("fio"):
+        fio = (
+            "fio --name=x --filename=$R/file --readonly --rw=randread --bs=4k --numjobs=4 "
+            f"--size={options.size // 16} --ioengine=psync --thread --norandommap "
+            "--invalidate=0 --randrepeat=1 --group_reporting"
+        )
+        works.append(Work("4 KiB random", "large", fio, {}, {NATIVE: 1 / 0.9}, options.size // 4))
+    if not options.quick:
+        works.append(
+            Work(
+                "import numpy, pandas", "packages",
+                f"PYTHONPATH=$R {shlex.quote(sys.executable)} -c 'import numpy, pandas'",
+                {NATIVE: 2.0}, {NATIVE: 1.15},
+            )
+        )  # fmt: skip
+    return works
 
 
-def _add(series: Series, command: list[str]) -> None:
-    seconds, rss = run_timed(command)
-    series.seconds.append(seconds)
-    series.rss_kib = max(series.rss_kib, rss)
+def _make(name: str, options: argparse.Namespace, work: Path) -> Path:
+    if name == "tree":
+        return Path(options.tree)
+    path = work / name
+    path.mkdir()
+    if name == "large":
+        with open("/dev/urandom", "rb") as noise, (path / "file").open("wb") as file:
+            for _ in range(options.size // _BLOCK):
+                file.write(noise.read(_BLOCK))
+    else:
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(path)]
+        subprocess.run([*pip, "numpy", "pandas"], check=True)
+        run = {**os.environ, "PYTHONPATH": str(path)}
+        run.pop("PYTHONDONTWRITEBYTECODE")
+        subprocess.run([sys.executable, "-c", "import numpy, pandas"], check=True, env=run)
+    return path
 
 
-def _read(path: Path) -> float:
-    """Seconds for one pass, 1 MiB at a time."""
-    buffer = bytearray(_BLOCK)
+def _time(command: str, place: Path) -> float:
     before = time.perf_counter()
-    with path.open("rb", buffering=0) as file:
-        while file.readinto(buffer):
-            pass
+    subprocess.run(
+        ["sh", "-c", command],
+        env={**os.environ, "R": str(place)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        timeout=_LIMIT,
+        check=False,
+    )
     return time.perf_counter() - before
+
+
+def _print(work: Work, measured: list[Measured]) -> None:
+    """One line for each peer: medians, and castfs's ratio to it beside the one that is wanted."""
+    print(f"\n{work.name}")
+    heads = "".join(f"{touch:>9}{'castfs x':>10}{'wanted':>8} " for touch in ("first", "again"))
+    print(f"  {'':16}{heads}  runs")
+    ours = next(item for item in measured if item.peer == LANE)
+    for item in measured:
+        line = f"  {item.peer:16}"
+        for touch, wanted in (("first", work.first), ("again", work.again)):
+            seconds = statistics.median(getattr(item, touch))
+            ratio = statistics.median(getattr(ours, touch)) / seconds
+            target = f"{wanted[item.peer]:.2f}" if item.peer in wanted else ""
+            line += f"{seconds:>9.3f}{ratio:>10.2f}{target:>8} "
+        runs = " ".join(f"{a:.2f}/{b:.2f}" for a, b in zip(item.first, item.again, strict=True))
+        if work.size:
+            rate = work.size / 1e9 / statistics.median(item.first)
+            again = work.size / 1e9 / statistics.median(item.again)
+            line += f" {rate:.2f} and {again:.2f} GB/s;"
+        print(f"{line} {runs}")
+
+
+def _ready(trees: Trees, works: list[Work], rounds: int) -> list[float]:
+    """Seconds until a mount with a cached index answers."""
+    seconds = []
+    for _ in range(rounds):
+        before = time.perf_counter()
+        with trees.shown(works[0].tree, LANE):
+            seconds.append(time.perf_counter() - before)
+    runs = " ".join(f"{each:.2f}" for each in seconds)
+    print(
+        f"\nmount with a cached index, until it answers: {statistics.median(seconds):.2f} s  {runs}"
+    )
+    return seconds
 
 
 if __name__ == "__main__":

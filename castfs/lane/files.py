@@ -1,0 +1,92 @@
+"""Blobs for READ: what memory holds is read at once, the rest by threads of their own.
+
+The kernel does not say any more when a file is opened or closed, so descriptors are kept for a
+while. One is closed when the last who reads from it lets go.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from castfs.view import Contents, OpenFile
+from castfs.view.errnos import errno_of, is_expected
+
+log = logging.getLogger("castfs.lane")
+
+#: Descriptors that are kept at most: more gained nothing, and others want some, too.
+_KEPT_MAX = 1024
+#: Threads that wait for disks, or hash blobs. Disks gain nothing above that.
+_THREADS = 16
+
+#: Called with the unique of a request and what is read, or a negative errno.
+ReadReply = Callable[[int, bytes | bytearray | int], None]
+
+
+class Files:
+    """`open` and `read_later` belong to the lane's thread; replies come from others."""
+
+    def __init__(self, contents: Contents, reply: ReadReply, *, descriptors: int) -> None:
+        """`descriptors` is how many the process may have."""
+        self._contents = contents
+        self._reply = reply
+        self._kept: dict[int, OpenFile] = {}
+        self._kept_max = max(1, min(_KEPT_MAX, descriptors // 4))
+        self._jobs: SimpleQueue[tuple[int, OpenFile, int, int] | None] = SimpleQueue()
+        self._thread_count = 0
+        #: Threads that wait for a job; too many, once there are all threads.
+        self._idle = threading.Semaphore(0)
+
+    def open(self, ino: int) -> OpenFile:
+        """The file of an inode. OSError as `Contents.open`."""
+        file = self._kept.get(ino)
+        if file is None:
+            if len(self._kept) >= self._kept_max:
+                self._let_go(1)
+            try:
+                file = self._contents.open(ino)
+            except OSError as exc:
+                if exc.errno not in (errno.EMFILE, errno.ENFILE) or not self._kept:
+                    raise
+                self._let_go(len(self._kept))
+                file = self._contents.open(ino)
+            self._kept[ino] = file
+        return file
+
+    def _let_go(self, count: int) -> None:
+        """Of those that were opened first."""
+        for ino in list(self._kept)[:count]:
+            self._kept.pop(ino, None)
+
+    def read_later(self, unique: int, file: OpenFile, offset: int, size: int) -> None:
+        """Have a thread read, and reply."""
+        if not self._idle.acquire(blocking=False) and self._thread_count < _THREADS:
+            threading.Thread(target=self._work, name="castfs reads", daemon=True).start()
+            self._thread_count += 1
+        self._jobs.put((unique, file, offset, size))
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            unique, file, offset, size = job
+            self._reply(unique, self._read(file, offset, size))
+            del job, file
+            self._idle.release()
+
+    def _read(self, file: OpenFile, offset: int, size: int) -> bytes | bytearray | int:
+        try:
+            return self._contents.read(file, offset, size)
+        except Exception as exc:
+            if not is_expected(exc):
+                log.exception("a read failed")
+            # It is opened again next time: somebody may have healed the blob.
+            self._kept.pop(file.ino, None)
+            return -errno_of(exc)
+
+    def close(self) -> None:
+        """No more reads: those that are under way end by themselves."""
+        for _ in range(self._thread_count):
+            self._jobs.put(None)
+        self._kept.clear()

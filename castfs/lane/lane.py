@@ -1,0 +1,256 @@
+"""The threads of the fast lane: every request of a mount comes by here, and every reply.
+
+`_serve` reads requests from the device and answers most of them at once. What it does not know goes
+through the socket to libfuse, whose replies `_copy` takes back. Reads that need a disk are replied
+to by the threads of `Files`.
+
+Each request gets exactly one reply. Whatever ends one of the threads ends the mount: readers of a
+mount that nobody serves could not be killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from castfs import fuse
+from castfs.errors import MountError
+from castfs.fuse import Opcode
+from castfs.lane.answers import Answers
+from castfs.lane.files import Files
+from castfs.lane.pace import Pace, has_spare_cpu
+from castfs.lane.wiring import Wires
+from castfs.view import Contents, SnapshotView
+from castfs.view.errnos import errno_of, is_expected
+
+log = logging.getLogger("castfs.lane")
+
+#: The largest request: 256 pages and their header (FUSE_MAX_MAX_PAGES of fs/fuse/fuse_i.h); the
+#: device refuses to be read with less than it might send.
+_REQUEST_MAX = (1 << 20) + (1 << 16)
+#: Requests that libfuse has at once: their replies must never fill the socket, because libfuse
+#: would wait with Python's lock in its hand.
+_PASSED_ON_MAX = 32
+#: Reading the device fails with these when a request was taken back; there will be others.
+_GO_ON = (errno.EINTR, errno.ENOENT)
+#: Reads of that many pages are asked for ahead; the kernel's default is 12.
+_MAX_BACKGROUND = 64
+_CONGESTION_THRESHOLD = 48
+
+_HEADER_SIZE = fuse.IN_HEADER.size
+_REPLY_SIZE = fuse.OUT_HEADER.size
+
+
+class FastLane:
+    """Serves from `start` on; `on_end` is called once, from a thread, when it does not any more.
+
+    Its argument is what went wrong, None if the kernel has ended the connection.
+    """
+
+    def __init__(
+        self,
+        wires: Wires,
+        view: SnapshotView,
+        contents: Contents,
+        on_end: Callable[[Exception | None], None],
+        *,
+        descriptors: int,
+    ) -> None:
+        self._wires = wires
+        self._device = wires.device
+        self._contents = contents
+        self._on_end = on_end
+        self._handlers = Answers(view).handlers
+        self._files = Files(contents, self._finish_read, descriptors=descriptors)
+        self._pace = Pace(time.monotonic_ns, enabled=has_spare_cpu())
+        self._buffer = memoryview(bytearray(_REQUEST_MAX))
+        self._data = memoryview(bytearray(_REQUEST_MAX))
+        #: Requests that a thread of `Files` has, with their processes; who takes one out replies.
+        self._reading: dict[int, int] = {}
+        self._guard = threading.Lock()
+        # Guarded by _guard, all three.
+        self._passed_on = 0
+        self._waiting: deque[bytes] = deque()
+        self._ended = False
+        self._offered = 0
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._threads = [
+            threading.Thread(target=self._run, args=(work,), name=f"castfs {name}", daemon=True)
+            for name, work in (("lane", self._serve), ("replies", self._copy))
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Serve no more, and give libfuse its device back. Idempotent; `on_end` is not called."""
+        with self._guard:
+            self._ended = True
+        os.write(self._wake_write, b"x")
+        self._threads[0].join()
+        self._wires.restore()
+        self._threads[1].join()
+        self._files.close()
+        self._wires.socket.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _run(self, work: Callable[[], None]) -> None:
+        failure: Exception | None = None
+        try:
+            work()
+        except BaseException as exc:
+            log.exception("the fast lane has failed")
+            failure = MountError(f"the fast lane has failed: {exc}")
+        with self._guard:
+            if self._ended:
+                return
+            self._ended = True
+        self._on_end(failure)
+
+    # Requests ----------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        device, buffer, pace = self._device, self._buffer, self._pace
+        poll = select.poll()
+        poll.register(device, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        while not self._ended:
+            try:
+                size = os.readv(device, [buffer])
+            except BlockingIOError:
+                if not pace.may_wait_awake():
+                    poll.poll()
+                continue
+            except OSError as exc:
+                if exc.errno in _GO_ON:
+                    continue
+                log.info("the kernel has ended the connection: %s", exc.strerror)
+                return
+            self._answer(buffer[:size])
+            pace.came()
+
+    def _answer(self, request: memoryview) -> None:
+        length, opcode, unique, ino, _, _, pid, _ = fuse.IN_HEADER.unpack_from(request)
+        try:
+            if length != len(request):
+                raise ValueError(f"a request of {length} bytes came as {len(request)}")
+            if opcode == Opcode.READ:
+                self._read(unique, ino, pid, request[_HEADER_SIZE:])
+                return
+            handler = self._handlers.get(opcode)
+            if handler is None:
+                self._pass_on(opcode, unique, request)
+                return
+            reply = handler(ino, request[_HEADER_SIZE:])
+        except Exception as exc:
+            if not is_expected(exc):
+                log.exception("request %d of inode %d failed", opcode, ino)
+            reply = -errno_of(exc)
+        self._reply(unique, reply)
+
+    def _read(self, unique: int, ino: int, pid: int, body: memoryview) -> None:
+        _, offset, size, *_ = fuse.READ_IN.unpack_from(body)
+        file = self._files.open(ino)
+        if size <= len(self._data):
+            count = self._contents.read_cached(file, offset, size, self._data)
+            if count >= 0:
+                self._reply(unique, self._data[:count])
+                return
+        self._reading[unique] = pid
+        self._files.read_later(unique, file, offset, size)
+
+    def _pass_on(self, opcode: int, unique: int, request: memoryview) -> None:
+        if opcode in (Opcode.FORGET, Opcode.BATCH_FORGET):
+            return  # inode numbers are for ever; there is no reply
+        if opcode == Opcode.INTERRUPT:
+            self._interrupt(fuse.INTERRUPT_IN.unpack_from(request, _HEADER_SIZE)[0])
+            return
+        if opcode == Opcode.INIT:
+            _, _, _, self._offered = fuse.INIT_IN.unpack_from(request, _HEADER_SIZE)
+        with self._guard:
+            if self._passed_on >= _PASSED_ON_MAX:
+                self._waiting.append(bytes(request))
+                return
+            self._passed_on += 1
+        self._wires.socket.send(request)
+
+    def _interrupt(self, unique: int) -> None:
+        """Somebody who waits for a disk has got a signal. Only SIGKILL is a reason to give up: a
+        read of a file is not interrupted by others."""
+        pid = self._reading.get(unique)
+        if pid and _is_being_killed(pid) and self._reading.pop(unique, None) is not None:
+            self._reply(unique, -errno.EINTR)
+
+    # Replies -----------------------------------------------------------------------------------
+
+    def _finish_read(self, unique: int, reply: bytes | bytearray | int) -> None:
+        """Called by the threads of `Files`."""
+        if self._reading.pop(unique, None) is not None:
+            self._reply(unique, reply)
+
+    def _reply(self, unique: int, reply: bytes | bytearray | memoryview | int) -> None:
+        try:
+            if isinstance(reply, int):
+                os.write(self._device, fuse.OUT_HEADER.pack(_REPLY_SIZE, reply, unique))
+            else:
+                header = fuse.OUT_HEADER.pack(_REPLY_SIZE + len(reply), 0, unique)
+                os.writev(self._device, [header, reply])
+        except OSError as exc:
+            self._replace(unique, exc)
+
+    def _replace(self, unique: int, exc: OSError) -> None:
+        """The device does not take a reply, and whoever waits for it must not wait for ever."""
+        if exc.errno == errno.ENOENT:
+            return  # nobody waits any more
+        log.error("the kernel refuses a reply: %s", exc.strerror)
+        with contextlib.suppress(OSError):
+            os.write(self._device, fuse.OUT_HEADER.pack(_REPLY_SIZE, -errno.EIO, unique))
+
+    def _copy(self) -> None:
+        """Replies of libfuse, as they are."""
+        buffer = memoryview(bytearray(_REQUEST_MAX))
+        while size := self._wires.socket.recv_into(buffer):
+            reply = buffer[:size]
+            _, _, unique = fuse.OUT_HEADER.unpack_from(reply)
+            if self._offered:
+                self._amend(reply)
+            try:
+                os.write(self._device, reply)
+            except OSError as exc:
+                self._replace(unique, exc)
+            with self._guard:
+                if not self._waiting:
+                    self._passed_on -= 1
+                    continue
+                request = self._waiting.popleft()
+            self._wires.socket.send(request)
+
+    def _amend(self, reply: memoryview) -> None:
+        """Ask for more in the reply to INIT, of what the kernel has offered."""
+        offered, self._offered = self._offered, 0
+        if len(reply) < _REPLY_SIZE + fuse.INIT_OUT.size:
+            return
+        fields = list(fuse.INIT_OUT.unpack_from(reply, _REPLY_SIZE))
+        fields[3] |= offered & fuse.CACHE_SYMLINKS
+        fields[4:6] = _MAX_BACKGROUND, _CONGESTION_THRESHOLD
+        fuse.INIT_OUT.pack_into(reply, _REPLY_SIZE, *fields)
+
+
+def _is_being_killed(pid: int) -> bool:
+    """Is SIGKILL pending? It is bit 8 of the two masks in proc_pid_status(5)."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(("SigPnd:", "ShdPnd:")) and int(line.split()[1], 16) & 1 << 8:
+                return True
+        return False
+    return True  # it has gone

@@ -1,0 +1,143 @@
+"""Compiled indexes between mounts: where they lie, who is trusted with one, and when they go.
+
+A cache directory may vanish at any time, and so may each file in it. What a mount has mapped lives
+on, because files are replaced and removed by name only, never written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from castfs import atomic
+from castfs.digest import Digest
+from castfs.tree.index import BadIndexError, TreeIndex, map_index
+from castfs.tree.layout import INDEX_VERSION
+from castfs.tree.presentation import Presentation
+
+log = logging.getLogger("castfs.tree")
+
+#: How long an index is kept that nobody opens, and a temporary file that nobody renamed.
+UNUSED_SECONDS = 30 * 86400.0
+_TEMP_SECONDS = 86400.0
+#: How exactly its last use is known: writing that down at each mount would be a write for nothing.
+_USED_SECONDS = 86400.0
+_NAME = re.compile(r"(?P<key>[0-9a-f]{64}|file-[0-9a-f]{64})\.[-a-z0-9]+\.v\d+\.index")
+_MODE = 0o400
+
+#: What writes an index into an empty file.
+Writer = Callable[[BinaryIO], None]
+
+
+def open_index(
+    directories: Sequence[Path], key: str, presentation: Presentation, write: Writer
+) -> TreeIndex:
+    """The index of `key`: a manifest's id, or "file-" and the SHA-256 of a manifest file.
+
+    The first that is found in `directories`, else a new one, left in the first that takes it.
+
+    One that is damaged, of another version or written by somebody who is neither this user nor root
+    is not used. Whatever `write` raises; never for the cache's sake.
+    """
+    name = f"{key}.{presentation}.v{INDEX_VERSION}.index"
+    for directory in directories:
+        index = _find(directory / name, key, presentation)
+        if index is not None:
+            return index
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            return _build(directory, name, write)
+    # No place on a disk: it lives as long as its mount, in memory.
+    with open(os.memfd_create("castfs-index", os.MFD_CLOEXEC), "w+b") as file:
+        write(file)
+        return map_index(file)
+
+
+def _find(path: Path, key: str, presentation: Presentation) -> TreeIndex | None:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()):
+            log.warning("%s is not used: somebody else wrote it", path)
+            return None
+        if status.st_mode & 0o022:
+            log.warning("%s is not used: others may write it", path)
+            return None
+        try:
+            index = map_index(fd)
+        except (BadIndexError, OSError) as exc:
+            log.warning("%s is made again: %s", path, exc)
+            return None
+        if not _is_of(index, key, presentation):
+            log.warning("%s is made again: it is of another snapshot", path)
+            return None
+        if time.time() - status.st_mtime > _USED_SECONDS:
+            with contextlib.suppress(OSError):
+                os.utime(fd)
+        return index
+    finally:
+        os.close(fd)
+
+
+def _is_of(index: TreeIndex, key: str, presentation: Presentation) -> bool:
+    same = index.presentation == str(presentation)
+    return same and (key.startswith("file-") or index.manifest_id == Digest(key))
+
+
+def _build(directory: Path, name: str, write: Writer) -> TreeIndex:
+    """OSError if the directory does not take it."""
+    temp = directory / f"tmp-{secrets.token_hex(8)}"
+    if not directory.is_absolute():
+        raise NotADirectoryError(directory)  # a user without a home
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _remove_unused(directory, time.time())
+    try:
+        fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "w+b") as file:
+            write(file)
+            os.fchmod(fd, _MODE)
+            atomic.give_to_owner_of(directory, fd)
+            index = map_index(file)
+            # Not synced: after a power cut its checksum says whether it is whole.
+            temp.rename(directory / name)
+            return index
+    finally:
+        with contextlib.suppress(OSError):
+            temp.unlink(missing_ok=True)
+
+
+def _remove_unused(directory: Path, now: float) -> None:
+    with contextlib.suppress(OSError):
+        for path, status, key in _iter_files(directory):
+            if status.st_mtime < now - (UNUSED_SECONDS if key else _TEMP_SECONDS):
+                path.unlink(missing_ok=True)
+
+
+def remove_orphans(directory: Path, exists: Callable[[Digest], bool]) -> None:
+    """Delete the indexes of manifests that do not exist any more: a collector's last step."""
+    with contextlib.suppress(OSError):
+        for path, _, key in _iter_files(directory):
+            if key and not key.startswith("file-") and not exists(Digest(key)):
+                path.unlink(missing_ok=True)
+        _remove_unused(directory, time.time())
+
+
+def _iter_files(directory: Path) -> Iterator[tuple[Path, os.stat_result, str]]:
+    """(path, status, key) of what this module has made there; the key of a temporary file is ""."""
+    for path in list(directory.iterdir()):
+        match = _NAME.fullmatch(path.name)
+        if match or path.name.startswith("tmp-"):
+            with contextlib.suppress(FileNotFoundError):
+                yield path, path.lstat(), match["key"] if match else ""
