@@ -56,6 +56,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "Help": {
         "help": Entry("help", "Explain a verb or a topic."),
+        "debug": Entry("debug", "Show what castfs's own files hold."),
         "completion": Entry("completion", "Print the script that completes castfs in a shell."),
     },
 }

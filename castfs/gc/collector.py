@@ -19,6 +19,7 @@ from castfs.progress import SILENT, Progress
 from castfs.store import Depot
 from castfs.store.failures import store_errors
 from castfs.store.locks import open_lock, try_flock
+from castfs.tree import remove_orphans
 
 
 def collect(
@@ -74,6 +75,7 @@ def _collect(depot: Depot, options: GcOptions, dry_run: bool, progress: Progress
         sweep.run()
         deleted, manifests, expired = sweep.deleted, sweep.deleted_manifests, sweep.expired
         left = sweep.left
+        remove_orphans(depot.index_dir, lambda digest: depot.manifest_path(digest).exists())
     return GcResult(
         store=depot.path,
         dry_run=dry_run,

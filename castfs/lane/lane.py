@@ -24,6 +24,7 @@ from pathlib import Path
 from castfs import fuse
 from castfs.errors import MountError
 from castfs.fuse import Opcode
+from castfs.lane.ahead import SIZE_MAX, ReadAhead
 from castfs.lane.answers import Answers
 from castfs.lane.files import Files
 from castfs.lane.pace import Pace, has_spare_cpu
@@ -69,6 +70,7 @@ class FastLane:
         self._contents = contents
         self._on_end = on_end
         self._handlers = Answers(view).handlers
+        self._ahead = ReadAhead(wires.device, view.index, contents)
         self._files = Files(contents, self._finish_read, descriptors=descriptors)
         self._pace = Pace(time.monotonic_ns, enabled=has_spare_cpu())
         self._buffer = memoryview(bytearray(_REQUEST_MAX))
@@ -100,6 +102,7 @@ class FastLane:
         self._wires.restore()
         self._threads[1].join()
         self._files.close()
+        self._ahead.close()
         self._wires.socket.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -157,6 +160,8 @@ class FastLane:
                 log.exception("request %d of inode %d failed", opcode, ino)
             reply = -errno_of(exc)
         self._reply(unique, reply)
+        if opcode == Opcode.READDIRPLUS and not reply:
+            self._ahead.listed(ino)
 
     def _read(self, unique: int, ino: int, pid: int, body: memoryview) -> None:
         _, offset, size, *_ = fuse.READ_IN.unpack_from(body)
@@ -165,6 +170,8 @@ class FastLane:
             count = self._contents.read_cached(file, offset, size, self._data)
             if count >= 0:
                 self._reply(unique, self._data[:count])
+                if offset == 0 and file.size <= SIZE_MAX:
+                    self._ahead.read(ino)
                 return
         self._reading[unique] = pid
         self._files.read_later(unique, file, offset, size)

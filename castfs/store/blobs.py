@@ -12,6 +12,7 @@ from castfs.errors import BlobError, StoreError
 
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _NAME = re.compile(r"[0-9a-f]{64}")
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class BlobDir:
@@ -60,9 +61,8 @@ class BlobDir:
 
         BlobError if it is missing or not `size` bytes long. Content is not hashed here.
         """
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            fd = os.open(self.name(digest), flags, dir_fd=self._fd)
+            fd = os.open(self.name(digest), _FLAGS, dir_fd=self._fd)
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise BlobError(
                 f"blob {digest} is missing from {self.path}",
@@ -78,6 +78,14 @@ class BlobDir:
                 hint="ingest the same file again to heal it",
             )
         return fd
+
+    def read(self, digest: Digest, limit: int) -> bytes:
+        """The first `limit` bytes of a blob, by one read, whatever they are. OSError."""
+        fd = os.open(self.name(digest), _FLAGS, dir_fd=self._fd)
+        try:
+            return os.read(fd, limit)
+        finally:
+            os.close(fd)
 
     def iter_blobs(self) -> Iterator[tuple[Digest, os.stat_result]]:
         """(digest, lstat) of every blob, shard by shard; other files are passed over."""

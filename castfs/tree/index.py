@@ -33,6 +33,10 @@ _ATTR_END = fuse.ENTRY_SIZE
 _DIRENT_START = fuse.ENTRY_SIZE
 _NAME_START = fuse.DIRENTPLUS.size
 _ATTR_REPLY = fuse.ATTR_OUT.pack(fuse.FOREVER, 0, 0)
+#: `.` and `..` come first in every directory.
+_DOTS = 2
+#: Entries that `first_file` looks at.
+_LOOKED_AT = 64
 #: How much is hashed at once when an index is checked.
 _PIECE = 1 << 20
 
@@ -191,6 +195,25 @@ class TreeIndex:
         if number != ino:
             raise ValueError(f"the record of inode {ino} is damaged")
         return Attributes(ino, mode, nlink, uid, gid, size, mtime * 10**9 + mtime_nsec)
+
+    def first_file(self, directory: int) -> int:
+        """The first inode, directories aside, that the directory names before any other; 0 if none
+        stands near its start. Those that follow have the numbers that follow."""
+        first, end = self.starts[directory] + _DOTS, self.starts[directory + 1]
+        for entry in range(first, min(end, first + _LOOKED_AT)):
+            ino = self._entry_ino(entry)
+            if ino > self.dir_count and self.first_entry[ino] == entry:
+                return ino
+        return 0
+
+    def last_file(self, directory: int) -> int:
+        """The same of its last one."""
+        end = self.starts[directory + 1]
+        for entry in range(end - 1, max(self.starts[directory] + _DOTS, end - _LOOKED_AT) - 1, -1):
+            ino = self._entry_ino(entry)
+            if ino > self.dir_count and self.first_entry[ino] == entry:
+                return ino
+        return 0
 
     def iter_files(self) -> Iterator[tuple[bytes, Digest, int]]:
         """(path, digest, size) of every regular file, by inode number."""

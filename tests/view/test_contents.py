@@ -19,7 +19,7 @@ from castfs.store import BlobDir
 from castfs.tree import Presentation, compile_tree
 from castfs.view import Contents, OpenFile, SnapshotView
 from castfs.view import contents as contents_module
-from tests.view.test_tree import make_file, make_tree
+from tests.tree.test_compiler import make_file, make_tree
 
 CONTENT = os.urandom(300_000)
 INO = 2

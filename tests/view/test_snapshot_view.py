@@ -10,7 +10,7 @@ import pytest
 from castfs.manifest import Symlink, encode_xattrs
 from castfs.tree import Presentation, compile_tree
 from castfs.view import SnapshotView
-from tests.view.test_tree import make_file, make_tree
+from tests.tree.test_compiler import make_file, make_tree
 
 NAMES = [b"%03d" % number for number in range(300)]
 

@@ -1,7 +1,8 @@
 """Mounted snapshots beside the native directory and squashfuse_ll: first touches, and again.
 
-Every first touch is a mount of its own, after the kernel has dropped what it knows of names and
-inodes (drop_caches 2: contents stay in the page cache, so nobody waits for a disk). Needs root, and
+Contents are in the page cache throughout, so nobody waits for a disk. Every first touch is a mount
+of its own; before that of the native directory the kernel drops what it knows of names and inodes
+(drop_caches 2), and contents are read again by file handles, which need no names. Needs root, and
 for the peers the packages squashfuse, squashfs-tools and fio.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
 import shlex
 import shutil
@@ -52,6 +54,44 @@ class Measured:
     again: list[float] = field(default_factory=list)
 
 
+class Handles:
+    """Every file of a tree by what name_to_handle_at(2) gives, not by its name."""
+
+    class _Handle(ctypes.Structure):
+        _fields_ = (
+            ("size", ctypes.c_uint),
+            ("type", ctypes.c_int),
+            ("data", ctypes.c_ubyte * 128),
+        )
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._handles = []
+        for directory, _, names in os.walk(path):
+            for name in names:
+                file = os.path.join(directory, name)
+                if os.path.isfile(file) and not os.path.islink(file):
+                    handle = self._Handle(size=128)
+                    mount = ctypes.c_int()
+                    if self._libc.name_to_handle_at(
+                        -100, os.fsencode(file), ctypes.byref(handle), ctypes.byref(mount), 0
+                    ):
+                        raise OSError(ctypes.get_errno(), "name_to_handle_at", file)
+                    self._handles.append(handle)
+
+    def warm(self) -> None:
+        mount = os.open(self._path, os.O_RDONLY)
+        buffer = bytearray(_BLOCK)
+        for handle in self._handles:
+            fd = self._libc.open_by_handle_at(mount, ctypes.byref(handle), os.O_RDONLY)
+            if fd >= 0:
+                while os.readv(fd, [buffer]):
+                    pass
+                os.close(fd)
+        os.close(mount)
+
+
 class Trees:
     """What is mounted: a native directory each, its snapshot and its image."""
 
@@ -60,6 +100,7 @@ class Trees:
         self._squash = squash
         self._paths: dict[str, Path] = {}
         self._ids: dict[str, str] = {}
+        self._handles: dict[str, Handles] = {}
 
     def add(self, name: str, path: Path) -> None:
         done = subprocess.run(
@@ -68,6 +109,7 @@ class Trees:
         if done.returncode not in (0, 3):
             raise SystemExit(f"{path} cannot be ingested")
         self._paths[name], self._ids[name] = path, done.stdout.strip()
+        self._handles[name] = Handles(path)
         if self._squash:
             image = ["mksquashfs", str(path), str(self._image(name)), "-comp", "lz4", "-quiet"]
             subprocess.run([*image, "-no-progress"], check=True, stdout=subprocess.DEVNULL)
@@ -77,9 +119,10 @@ class Trees:
 
     @contextlib.contextmanager
     def shown(self, name: str, peer: str) -> Iterator[Path]:
-        """The tree as `peer` shows it, with nothing of it known to the kernel."""
-        Path("/proc/sys/vm/drop_caches").write_text("2")
+        """The tree as `peer` shows it, with no name of it known to the kernel."""
         if peer == NATIVE:
+            Path("/proc/sys/vm/drop_caches").write_text("2")
+            self._handles[name].warm()
             yield self._paths[name]
             return
         point = self._work / "mnt"
@@ -133,12 +176,14 @@ def _bench(options: argparse.Namespace, work: Path) -> None:
     print(f"{machine()}\n{files:,} blobs in the page cache, {size / 1e9:.2f} GB")
     measured = {(item.name, peer): Measured(item.name, peer) for item in works for peer in peers}
     for _ in range(options.rounds):
-        for item in works:
-            for peer in peers:
+        # The native ones come last: dropping names drops the pages of blobs, too.
+        for peer in reversed(peers):
+            for item in works:
                 with trees.shown(item.tree, peer) as place:
                     result = measured[item.name, peer]
                     result.first.append(_time(item.command, place))
                     result.again.append(_time(item.command, place))
+        warm(work / "store" / "blobs")
     for item in works:
         _print(item, [measured[item.name, peer] for peer in peers])
     ready = _ready(trees, works, options.rounds)
