@@ -8,32 +8,25 @@ from pathlib import Path
 import click
 
 from castfs.cli import output
-from castfs.cli.invocation import HELP_NAMES
+from castfs.cli.invocation import Invocation, verb
 from castfs.cli.words import PATH
 from castfs.errors import DamageError, NotFoundError
 from castfs.paths import display
 
 
-@click.group("debug", context_settings=HELP_NAMES)
-def command() -> None:
-    """Show what castfs's own files hold, for those who work on it.
-
-    \b
-    Examples:
-      castfs debug index ~/.cache/castfs/indexes/*.index | less
-    """
-
-
-@command.command("index", context_settings=HELP_NAMES)
+@verb("debug")
+@click.argument("what", metavar="WHAT", type=click.Choice(["index"]))
 @click.argument("file", metavar="FILE", type=PATH)
-def index(*, file: Path) -> None:
-    """Print the tree index in FILE: a line for each directory and each entry.
+def command(invocation: Invocation, *, what: str, file: Path) -> None:
+    """Show what a file of castfs's own holds, for those who work on it.
 
-    docs/FORMAT.md says what an index is, and where they lie.
+    WHAT is `index`: the tree index in FILE, a line for each directory and each entry.
+    docs/FORMAT.md says what that is, and where indexes lie.
 
     \b
     Examples:
-      castfs debug index ~/.cache/castfs/indexes/8d5e….o0-o0-000.v1.index
+      castfs debug index ~/.cache/castfs/indexes/8d5e[…].index | less
+      castfs debug index "$CASTFS_STORE"/cache/indexes/8d5e[…].index | grep README
     """
     from castfs.tree import BadIndexError
     from castfs.tree.dump import iter_dump
@@ -43,7 +36,7 @@ def index(*, file: Path) -> None:
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            opened = map_index(fd)
+            index = map_index(fd)
         finally:
             os.close(fd)
     except OSError as exc:
@@ -52,5 +45,5 @@ def index(*, file: Path) -> None:
         raise DamageError(
             f"{shown} cannot be used: {exc}", hint="delete it: the next mount makes it again"
         ) from exc
-    for line in iter_dump(opened):
+    for line in iter_dump(index):
         output.line(line)

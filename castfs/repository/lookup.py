@@ -26,21 +26,24 @@ _PROBED = 100
 def resolve_snapshot(depot: Depot, word: str) -> Snapshot:
     """The snapshot that `word` names: a manifest file, a name, or an id's prefix.
 
-    NotFoundError, AmbiguousError, ManifestError, DamageError.
+    NotFoundError, AmbiguousError, ManifestError; DamageError once its manifest is read.
     """
     if naming.is_file_name(word):
         return load_manifest_file(Path(word), depot=depot)
     named = naming.resolve(depot, word)
-    try:
-        manifest = load_manifest(depot, named.manifest_id)
-    except DamageError as exc:
-        if named.record is not None and not depot.record_path(named.record.id).exists():
-            # Its manifest was collected between the two looks: nothing is damaged.
-            raise NotFoundError(
-                f"snapshot {named.record.id} was removed", hint="see `castfs list`"
-            ) from exc
-        raise
-    return Snapshot(manifest, depot.blobs, depot, named.record)
+
+    def load() -> Manifest:
+        try:
+            return load_manifest(depot, named.manifest_id)
+        except DamageError as exc:
+            if named.record is not None and not depot.record_path(named.record.id).exists():
+                # Its manifest was collected between the two looks: nothing is damaged.
+                raise NotFoundError(
+                    f"snapshot {named.record.id} was removed", hint="see `castfs list`"
+                ) from exc
+            raise
+
+    return Snapshot(named.manifest_id, load, depot.blobs, depot, named.record)
 
 
 def load_manifest(depot: Depot, manifest_id: Digest) -> Manifest:
@@ -71,13 +74,15 @@ def load_beside(path: Path, manifest: Manifest) -> Snapshot | None:
     if depot is not None:
         return _load_from(depot, path, manifest)
     blobs = find_blobs_above(path, manifest)
-    return Snapshot(manifest, BlobDir(blobs), None, None, path) if blobs else None
+    if blobs is None:
+        return None
+    return Snapshot(manifest.id, lambda: manifest, BlobDir(blobs), None, None, path)
 
 
 def _load_from(depot: Depot, path: Path, manifest: Manifest) -> Snapshot:
     records = depot.iter_records(damaged=[])
     record = next((r for r in records if r.manifest == manifest.id), None)
-    return Snapshot(manifest, depot.blobs, depot, record, path)
+    return Snapshot(manifest.id, lambda: manifest, depot.blobs, depot, record, path)
 
 
 def find_blobs_above(path: Path, manifest: Manifest) -> Path | None:

@@ -18,13 +18,13 @@ def mount_request(
 ) -> MountRequest:
     """`label` is what the user called the snapshot; its name or source by default."""
     depot, record = snapshot.depot, snapshot.record
-    in_store = depot is not None and depot.manifest_path(snapshot.manifest.id).exists()
+    in_store = depot is not None and depot.manifest_path(snapshot.manifest_id).exists()
     if not label:
         label = (record.name or record.source) if record else snapshot.manifest.source_path
     return MountRequest(
         mountpoint=mountpoint,
         blob_dir=snapshot.blobs.path,
-        manifest_id=snapshot.manifest.id,
+        manifest_id=snapshot.manifest_id,
         store=depot.path if depot else None,
         record_id=record.id if record and in_store else None,
         manifest_file=None if in_store else snapshot.file,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -31,23 +32,26 @@ class Snapshot:
     was named, if one was.
     """
 
-    manifest: Manifest
+    manifest_id: Digest
+    #: Reads the manifest, which mounting does not need.
+    load: Callable[[], Manifest]
     blobs: BlobDir
     depot: Depot | None
     record: Record | None
     file: Path | None = None
 
     def __repr__(self) -> str:
-        return f"<castfs.Snapshot {self.id} of {self.manifest.source_path!r}>"
+        return f"<castfs.Snapshot {self.id}>"
+
+    @functools.cached_property
+    def manifest(self) -> Manifest:
+        """What the tree holds, read when it is first asked for. DamageError, NotFoundError."""
+        return self.load()
 
     @property
     def id(self) -> str:
         """The record's id, or the manifest's where there is no record."""
-        return self.record.id if self.record else self.manifest.id
-
-    @property
-    def manifest_id(self) -> Digest:
-        return self.manifest.id
+        return self.record.id if self.record else self.manifest_id
 
     def iter_entries(self) -> Iterator[tuple[RelPath, Entry]]:
         """Every entry but the root, ordered by the bytes of its path."""
@@ -74,10 +78,10 @@ class Snapshot:
         """Keep the snapshot whole against a collector. Yields whether that is possible."""
         if self.depot is None:
             yield False
-        elif self.file is None or self.depot.manifest_path(self.manifest.id).exists():
+        elif self.file is None or self.depot.manifest_path(self.manifest_id).exists():
             record_id = self.record.id if self.record else None
             with pin_manifest(
-                self.depot, self.manifest.id, purpose=purpose, record_id=record_id
+                self.depot, self.manifest_id, purpose=purpose, record_id=record_id
             ) as pin:
                 yield pin.protected
         else:

@@ -221,7 +221,7 @@ def source(tmp_path: Path) -> Callable[..., ManifestFile]:
     path = store.depot.manifest_path(taken.manifest_id)
 
     def make(**fields: str) -> ManifestFile:
-        return ManifestFile(path=path, **{"manifest_id": taken.manifest_id, **fields})  # type: ignore[arg-type]
+        return ManifestFile(path=path, **{"manifest_id": taken.manifest_id, **fields})
 
     return make
 
@@ -269,6 +269,6 @@ def test_a_compiler_that_is_killed(
     def run(command: list[str], **options: object) -> object:
         return original([*command[:3], "import os; os.kill(os.getpid(), 9)"], **options)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(building.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(StoreError, match="signal 9"):
         build(source(), tmp_path / "index")
