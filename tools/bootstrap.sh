@@ -15,8 +15,8 @@ TOOL=tools/${0##*/}
 declare -A PACKAGES=(
     [run]="fuse3"
     [build]="gcc libc6-dev pkg-config libfuse3-dev" # pyfuse3 has no wheel
-    [bench]="git restic"
-    [test]="git rsync bubblewrap attr acl zstd unzip"
+    [bench]="git restic squashfuse squashfs-tools fio"
+    [test]="gcc libc6-dev git rsync bubblewrap attr acl zstd unzip"
 )
 
 say() { printf '%s: %s\n' "$TOOL" "$*" >&2; }
@@ -36,6 +36,7 @@ has() {
         attr) command -v setfattr ;;
         bubblewrap) command -v bwrap ;;
         fuse3) command -v fusermount3 ;;
+        squashfs-tools) command -v mksquashfs ;;
         libc6-dev) echo '#include <stdio.h>' | gcc -E - ;;
         libfuse3-dev) pkg-config --exists fuse3 ;;
         python*-venv) "$PYTHON" -c 'import ensurepip, venv' ;;
