@@ -85,6 +85,7 @@ NOTIFY_STORE_OUT = Struct("=QQII")
 ENTRY_SIZE = ENTRY_OUT.size + ATTR.size
 
 #: Flags of INIT.
+ASYNC_DIO = 1 << 15
 CACHE_SYMLINKS = 1 << 23
 
 #: A record of a directory page starts at a multiple of this (FUSE_DIRENT_ALIGN).

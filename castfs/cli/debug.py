@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import click
@@ -45,5 +46,8 @@ def command(invocation: Invocation, *, what: str, file: Path) -> None:
         raise DamageError(
             f"{shown} cannot be used: {exc}", hint="delete it: the next mount makes it again"
         ) from exc
-    for line in iter_dump(index):
-        output.line(line)
+    try:
+        for line in iter_dump(index):
+            output.line(line)
+    except (IndexError, ValueError, struct.error) as exc:
+        raise DamageError(f"{shown} contradicts itself: {exc}", hint="delete it") from exc

@@ -75,7 +75,8 @@ def _collect(depot: Depot, options: GcOptions, dry_run: bool, progress: Progress
         sweep.run()
         deleted, manifests, expired = sweep.deleted, sweep.deleted_manifests, sweep.expired
         left = sweep.left
-        remove_orphans(depot.index_dir, lambda digest: depot.manifest_path(digest).exists())
+        if depot.path.stat().st_uid == os.geteuid():
+            remove_orphans(depot.index_dir, lambda digest: depot.manifest_path(digest).exists())
     return GcResult(
         store=depot.path,
         dry_run=dry_run,

@@ -37,6 +37,8 @@ _SURE_MAX = 24
 #: Directories that the reader will come back to from those below.
 _LATER_MAX = 256
 
+_STORED, _ASKED = 1, 2
+
 _HEADER_SIZE = fuse.OUT_HEADER.size + fuse.NOTIFY_STORE_OUT.size
 
 
@@ -50,7 +52,7 @@ class ReadAhead:
         #: (first, last) inode to store, newest last.
         self._jobs: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        #: By inode: was it read, or stored? The kernel has it then, or has dropped it for good.
+        #: By inode: _STORED, _ASKED, or 0. The kernel has it then, or has dropped it for good.
         self._given = bytearray(index.inode_count + 1)
         self._confidence = 0
         #: The last that was read, that was ordered, and of its directory; how many to order next.
@@ -58,10 +60,11 @@ class ReadAhead:
         self._ordered = 0
         self._end = 0
         self._window = _WINDOW_MIN
+        self._closed = False
 
     def read(self, ino: int) -> None:
         """The start of a small file was read."""
-        self._given[ino] = 1
+        self._given[ino] = _ASKED
         if self._last < ino <= max(self._last, self._ordered) + _GAP:
             self._confidence = min(self._confidence + 2, _SURE_MAX)
             self._window = min(self._window * 2, _WINDOW_MAX)
@@ -69,11 +72,16 @@ class ReadAhead:
             self._confidence = max(self._confidence - 1, 0)
             self._window = _WINDOW_MIN
             self._ordered = ino
-            if self._confidence >= _SURE:
-                self._end = self._index.last_file(self._index.parent(ino))
+            self._end = 0
         self._last = ino
         if self._confidence >= _SURE:
+            if ino > self._end:
+                self._end = self._index.last_file(self._index.parent(ino))
             self._order(max(ino, self._ordered) + 1, ino + self._window)
+
+    def leave(self, ino: int) -> None:
+        """Somebody waits for a disk to read it, and holds its pages: it must not be stored now."""
+        self._given[ino] = _ASKED
 
     def listed(self, directory: int) -> None:
         """A directory was listed to its end, so the kernel knows its files."""
@@ -94,12 +102,24 @@ class ReadAhead:
             return
         self._ordered = last
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="castfs ahead", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="castfs ahead", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # a limit of processes
+                return
+            self._thread = thread
         self._jobs.put((first, last))
 
     def close(self) -> None:
+        """Begin no other file."""
+        self._closed = True
         self._jobs.put(None)
+
+    def is_busy(self, seconds: float = 0.01) -> bool:
+        """After `close`: is one still being stored? Waits for its end for a moment."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._thread is not None and self._thread.is_alive()
 
     def _work(self) -> None:
         jobs, given = self._jobs, self._given
@@ -110,14 +130,14 @@ class ReadAhead:
             except Empty:
                 pass
             else:
-                if job is None:
+                if job is None or self._closed:
                     return
                 pending.append(job)
                 del pending[:-_LATER_MAX]
             ino, last = pending.pop()
-            while ino <= last:
+            while ino <= last and not self._closed:
                 if not given[ino]:
-                    given[ino] = 1
+                    given[ino] = _STORED
                     if not self._store(ino):
                         given[ino] = 0
                         break
@@ -130,6 +150,8 @@ class ReadAhead:
         """False if what follows is not worth trying, either."""
         data = self._contents.read_small(ino, SIZE_MAX)
         if not data:
+            return True
+        if self._given[ino] == _ASKED:
             return True
         header = fuse.OUT_HEADER.pack(_HEADER_SIZE + len(data), fuse.NOTIFY_STORE, 0)
         store = fuse.NOTIFY_STORE_OUT.pack(ino, 0, len(data), 0)

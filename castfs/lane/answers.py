@@ -31,11 +31,12 @@ _SIZE = Struct("=II")
 _CHANGES = (
     Opcode.SETATTR, Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.UNLINK, Opcode.RMDIR,
     Opcode.RENAME, Opcode.LINK, Opcode.WRITE, Opcode.SETXATTR, Opcode.REMOVEXATTR, Opcode.CREATE,
-    Opcode.FALLOCATE, Opcode.RENAME2, Opcode.COPY_FILE_RANGE, Opcode.TMPFILE,
+    Opcode.FALLOCATE, Opcode.RENAME2, Opcode.COPY_FILE_RANGE,
 )  # fmt: skip
 #: The kernel asks once, and then does without: OPEN and RELEASE of files and directories (pages
-#: are kept, listings cached), FLUSH at every close, STATX where GETATTR says all there is.
-_UNKNOWN = (Opcode.OPENDIR, Opcode.FLUSH, Opcode.STATX)
+#: are kept, listings cached), FLUSH at every close, STATX where GETATTR says all there is, TMPFILE
+#: because that is what pyfuse3 answers.
+_UNKNOWN = (Opcode.OPENDIR, Opcode.FLUSH, Opcode.STATX, Opcode.TMPFILE)
 
 
 class Answers:
@@ -84,7 +85,7 @@ class Answers:
         (flags,) = _FLAGS.unpack_from(body)
         return -READ_ONLY if flags & _WRITING else -errno.ENOSYS
 
-    def _readdirplus(self, ino: int, body: memoryview) -> Reply | int:
+    def _readdirplus(self, ino: int, body: memoryview) -> memoryview:
         _, offset, size, *_ = fuse.READ_IN.unpack_from(body)
         if not 0 < ino <= self._dir_count:
             self._view.check_directory(ino)
@@ -92,8 +93,7 @@ class Answers:
 
     def _readdir(self, ino: int, body: memoryview) -> Reply | int:
         """Nobody asks for it while READDIRPLUS is not left to the kernel's choice."""
-        _, offset, size, *_ = fuse.READ_IN.unpack_from(body)
-        page = self._index.page(ino, offset, size)  # what fits with attributes fits without
+        page = self._readdirplus(ino, body)  # what fits with attributes fits without
         result = bytearray()
         while page:
             page = page[fuse.ENTRY_SIZE :]

@@ -19,24 +19,29 @@ log = logging.getLogger("castfs.lane")
 
 #: Descriptors that are kept at most: more gained nothing, and others want some, too.
 _KEPT_MAX = 1024
+#: How long a thread may take that has nothing to do.
+_END_SECONDS = 0.1
 #: Threads that wait for disks, or hash blobs. Disks gain nothing above that.
 _THREADS = 16
 
 #: Called with the unique of a request and what is read, or a negative errno.
 ReadReply = Callable[[int, bytes | bytearray | int], None]
+#: Called by each thread with what it does: sees to what becomes of the mount if that fails.
+Run = Callable[[Callable[[], None]], None]
 
 
 class Files:
     """`open` and `read_later` belong to the lane's thread; replies come from others."""
 
-    def __init__(self, contents: Contents, reply: ReadReply, *, descriptors: int) -> None:
+    def __init__(self, contents: Contents, reply: ReadReply, run: Run, *, descriptors: int) -> None:
         """`descriptors` is how many the process may have."""
         self._contents = contents
         self._reply = reply
+        self._run = run
         self._kept: dict[int, OpenFile] = {}
         self._kept_max = max(1, min(_KEPT_MAX, descriptors // 4))
         self._jobs: SimpleQueue[tuple[int, OpenFile, int, int] | None] = SimpleQueue()
-        self._thread_count = 0
+        self._threads: list[threading.Thread] = []
         #: Threads that wait for a job; too many, once there are all threads.
         self._idle = threading.Semaphore(0)
 
@@ -45,28 +50,40 @@ class Files:
         file = self._kept.get(ino)
         if file is None:
             if len(self._kept) >= self._kept_max:
-                self._let_go(1)
+                self.let_go(1)
             try:
                 file = self._contents.open(ino)
             except OSError as exc:
                 if exc.errno not in (errno.EMFILE, errno.ENFILE) or not self._kept:
                     raise
-                self._let_go(len(self._kept))
+                self.let_go()
                 file = self._contents.open(ino)
             self._kept[ino] = file
         return file
 
-    def _let_go(self, count: int) -> None:
-        """Of those that were opened first."""
+    def let_go(self, count: int | None = None) -> None:
+        """Of those that are kept, the ones that were opened first, or all. From any thread."""
         for ino in list(self._kept)[:count]:
             self._kept.pop(ino, None)
 
     def read_later(self, unique: int, file: OpenFile, offset: int, size: int) -> None:
         """Have a thread read, and reply."""
-        if not self._idle.acquire(blocking=False) and self._thread_count < _THREADS:
-            threading.Thread(target=self._work, name="castfs reads", daemon=True).start()
-            self._thread_count += 1
+        if not self._idle.acquire(blocking=False) and len(self._threads) < _THREADS:
+            self._start_thread()
         self._jobs.put((unique, file, offset, size))
+
+    def _start_thread(self) -> None:
+        """RuntimeError if there is none at all, and there can be none."""
+        thread = threading.Thread(
+            target=self._run, args=(self._work,), name="castfs reads", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # a limit of processes
+            if not self._threads:
+                raise
+            return
+        self._threads.append(thread)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -85,8 +102,11 @@ class Files:
             self._kept.pop(file.ino, None)
             return -errno_of(exc)
 
-    def close(self) -> None:
-        """No more reads: those that are under way end by themselves."""
-        for _ in range(self._thread_count):
+    def close(self) -> bool:
+        """No more reads: those that are under way end by themselves. Have all ended?"""
+        for _ in self._threads:
             self._jobs.put(None)
         self._kept.clear()
+        for thread in self._threads:
+            thread.join(_END_SECONDS)
+        return not any(thread.is_alive() for thread in self._threads)

@@ -45,6 +45,11 @@ _GO_ON = (errno.EINTR, errno.ENOENT)
 #: Reads of that many pages are asked for ahead; the kernel's default is 12.
 _MAX_BACKGROUND = 64
 _CONGESTION_THRESHOLD = 48
+#: How often a reader is looked at that got a signal while it waits, in milliseconds.
+_LOOK_AGAIN_MS = 100
+
+#: How long threads may take to end that wait for something outside.
+_GRACE_SECONDS = 5.0
 
 _HEADER_SIZE = fuse.IN_HEADER.size
 _REPLY_SIZE = fuse.OUT_HEADER.size
@@ -71,18 +76,23 @@ class FastLane:
         self._on_end = on_end
         self._handlers = Answers(view).handlers
         self._ahead = ReadAhead(wires.device, view.index, contents)
-        self._files = Files(contents, self._finish_read, descriptors=descriptors)
+        self._files = Files(contents, self._finish_read, self._run, descriptors=descriptors)
         self._pace = Pace(time.monotonic_ns, enabled=has_spare_cpu())
         self._buffer = memoryview(bytearray(_REQUEST_MAX))
         self._data = memoryview(bytearray(_REQUEST_MAX))
         #: Requests that a thread of `Files` has, with their processes; who takes one out replies.
         self._reading: dict[int, int] = {}
+        #: Those of them that got a signal. The lane's thread alone.
+        self._signalled: set[int] = set()
         self._guard = threading.Lock()
         # Guarded by _guard, all three.
         self._passed_on = 0
         self._waiting: deque[bytes] = deque()
         self._ended = False
         self._offered = 0
+        #: Set by `stop`: reads are answered at once with an error, and then nothing is.
+        self._refusing = False
+        self._stopping = False
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=f"castfs {name}", daemon=True)
@@ -90,22 +100,45 @@ class FastLane:
         ]
 
     def start(self) -> None:
+        """RuntimeError if there can be no more threads; `stop` it then."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Serve no more, and give libfuse its device back. Idempotent; `on_end` is not called."""
+        """Serve no more, and give libfuse its device back; `on_end` is not called."""
         with self._guard:
             self._ended = True
-        os.write(self._wake_write, b"x")
-        self._threads[0].join()
-        self._wires.restore()
-        self._threads[1].join()
-        self._files.close()
+        # While requests are still answered: who stores ahead may wait for a page that a READ has,
+        # and a thread that waits for it keeps the device open, which nothing but an abort ends.
+        self._refusing = True
         self._ahead.close()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while self._ahead.is_busy() and time.monotonic() < deadline:
+            self._give_up_reads()
+        self._give_up_reads()
+        self._stopping = True
+        os.write(self._wake_write, b"x")
+        lane, copier = self._threads
+        if lane.ident is not None:
+            lane.join(_GRACE_SECONDS)  # it may wait for a store that hangs
+        self._wires.restore()
+        if copier.ident is not None:
+            copier.join(_GRACE_SECONDS)
         self._wires.socket.close()
-        os.close(self._wake_read)
         os.close(self._wake_write)
+        if not lane.is_alive():
+            os.close(self._wake_read)
+            if self._files.close() and not self._ahead.is_busy():
+                self._wires.close_device()
+
+    def let_go(self) -> None:
+        """Close the blobs that are kept open: somebody else needs descriptors."""
+        self._files.let_go()
+
+    def _give_up_reads(self) -> None:
+        for unique in list(self._reading):
+            if self._reading.pop(unique, None) is not None:
+                self._reply(unique, -errno.EIO)
 
     def _run(self, work: Callable[[], None]) -> None:
         failure: Exception | None = None
@@ -118,6 +151,7 @@ class FastLane:
             if self._ended:
                 return
             self._ended = True
+        self._stopping = True
         self._on_end(failure)
 
     # Requests ----------------------------------------------------------------------------------
@@ -127,12 +161,13 @@ class FastLane:
         poll = select.poll()
         poll.register(device, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
-        while not self._ended:
+        while not self._stopping:
             try:
                 size = os.readv(device, [buffer])
             except BlockingIOError:
                 if not pace.may_wait_awake():
-                    poll.poll()
+                    poll.poll(_LOOK_AGAIN_MS if self._signalled else None)
+                    self._look_again()
                 continue
             except OSError as exc:
                 if exc.errno in _GO_ON:
@@ -160,11 +195,14 @@ class FastLane:
                 log.exception("request %d of inode %d failed", opcode, ino)
             reply = -errno_of(exc)
         self._reply(unique, reply)
-        if opcode == Opcode.READDIRPLUS and not reply:
+        if opcode == Opcode.READDIRPLUS and reply == b"":
             self._ahead.listed(ino)
 
     def _read(self, unique: int, ino: int, pid: int, body: memoryview) -> None:
         _, offset, size, *_ = fuse.READ_IN.unpack_from(body)
+        if self._refusing:
+            self._reply(unique, -errno.EIO)
+            return
         file = self._files.open(ino)
         if size <= len(self._data):
             count = self._contents.read_cached(file, offset, size, self._data)
@@ -173,6 +211,7 @@ class FastLane:
                 if offset == 0 and file.size <= SIZE_MAX:
                     self._ahead.read(ino)
                 return
+        self._ahead.leave(ino)
         self._reading[unique] = pid
         self._files.read_later(unique, file, offset, size)
 
@@ -193,10 +232,19 @@ class FastLane:
 
     def _interrupt(self, unique: int) -> None:
         """Somebody who waits for a disk has got a signal. Only SIGKILL is a reason to give up: a
-        read of a file is not interrupted by others."""
+        read of a file is not interrupted by others. The kernel tells of the first signal only."""
         pid = self._reading.get(unique)
-        if pid and _is_being_killed(pid) and self._reading.pop(unique, None) is not None:
+        if not pid:
+            return
+        if not _is_being_killed(pid):
+            self._signalled.add(unique)
+        elif self._reading.pop(unique, None) is not None:
             self._reply(unique, -errno.EINTR)
+
+    def _look_again(self) -> None:
+        signalled, self._signalled = self._signalled, set()
+        for unique in signalled:
+            self._interrupt(unique)
 
     # Replies -----------------------------------------------------------------------------------
 
@@ -243,12 +291,17 @@ class FastLane:
             self._wires.socket.send(request)
 
     def _amend(self, reply: memoryview) -> None:
-        """Ask for more in the reply to INIT, of what the kernel has offered."""
+        """Ask for more in the reply to INIT, of what the kernel has offered.
+
+        And for one thing less: it sends reads past the page cache in a way in which it waits for
+        them without telling of SIGKILL (fuse_direct_IO of fs/fuse/file.c).
+        """
         offered, self._offered = self._offered, 0
         if len(reply) < _REPLY_SIZE + fuse.INIT_OUT.size:
             return
         fields = list(fuse.INIT_OUT.unpack_from(reply, _REPLY_SIZE))
         fields[3] |= offered & fuse.CACHE_SYMLINKS
+        fields[3] &= ~fuse.ASYNC_DIO
         fields[4:6] = _MAX_BACKGROUND, _CONGESTION_THRESHOLD
         fuse.INIT_OUT.pack_into(reply, _REPLY_SIZE, *fields)
 

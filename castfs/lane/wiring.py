@@ -44,6 +44,10 @@ class Wires:
         os.close(null)
         self.socket.shutdown(socket.SHUT_RDWR)
 
+    def close_device(self) -> None:
+        """Once no thread uses its number any more."""
+        os.close(self.device)
+
 
 def device_descriptors() -> set[int]:
     """This process's descriptors of /dev/fuse."""

@@ -20,15 +20,20 @@ from castfs import settings
 from castfs.errors import CastfsError, MountError
 from castfs.mount.request import MountRequest
 
+#: How long it may take to end when it is told to.
+_END_SECONDS = 5.0
 #: Waits before it imports anything: it costs 3 MiB and no time.
 _START = """
 import signal, sys
 for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
     signal.signal(each, signal.SIG_IGN)
-said = sys.stdin.buffer.read()
-if not said.endswith(b"end\\n"):
-    from castfs.mount.guard import take_away
-    take_away(sys.argv[1], sys.argv[2], said)
+said = b""
+for line in sys.stdin.buffer:
+    if line == b"end\\n":
+        sys.exit()
+    said = line
+from castfs.mount.guard import take_away
+take_away(sys.argv[1], sys.argv[2], said)
 """
 
 
@@ -57,7 +62,8 @@ def guarded(request: MountRequest) -> Iterator[Guard]:
 
     Call it before there are threads. The guard ends when it is told to, and when this process does.
     """
-    ours, theirs = os.pipe2(os.O_CLOEXEC)[::-1]
+    theirs, ours = os.pipe2(os.O_CLOEXEC)
+    process = None
     try:
         try:
             process = subprocess.Popen(
@@ -75,12 +81,15 @@ def guarded(request: MountRequest) -> Iterator[Guard]:
         yield Guard(ours)
     finally:
         os.close(ours)
-    process.wait()
+        if process is not None:
+            # A process that this program has forked may have the pipe, too: no need to wait for it.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_END_SECONDS)
 
 
 def take_away(mountpoint: str, manifest_id: str, said: bytes) -> None:
     """Remove the mounts that nobody serves any more among those that may be the one."""
-    from castfs.mount.mountinfo import read_mounts
+    from castfs.mount.mountinfo import find_mount, read_mounts
     from castfs.mount.probing import is_dead, probe_one
     from castfs.mount.unmounting import detach_dead
 
@@ -89,6 +98,9 @@ def take_away(mountpoint: str, manifest_id: str, said: bytes) -> None:
         if not mounted.is_castfs or mounted.manifest_id != manifest_id:
             continue
         same = mounted.mountpoint == Path(mountpoint) or mounted.device == device
+        top = find_mount(mounted.mountpoint)
+        if top is None or top.device != mounted.device:
+            continue  # what was mounted over it would go instead
         if same and is_dead(probe_one(mounted.mountpoint)):
             with contextlib.suppress(CastfsError):
                 detach_dead(mounted.mountpoint)

@@ -77,7 +77,8 @@ def _open_index(
 ) -> TreeIndex:
     presentation = _presentation(request)
     directories = [settings.cache_dir() / "indexes"]
-    if depot is not None and depot.writable:
+    # In somebody else's store they could change it, or lead us elsewhere.
+    if depot is not None and depot.writable and depot.path.stat().st_uid == os.geteuid():
         with contextlib.suppress(OSError):
             atomic.ensure_dir(depot.index_dir, depot.dir_mode, durable=False)
             directories.insert(0, depot.index_dir)

@@ -131,16 +131,22 @@ class _Server:
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(self._end, failure)
 
-        try:
-            wires = intercept(before)
-        except (MountError, OSError) as exc:
-            self._warnings.append(f"without the fast lane, reads are slower: {exc}")
-            log.warning("%s", self._warnings[-1])
-            return
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         view, contents = self._snapshot.view, self._snapshot.contents
-        self._lane = FastLane(wires, view, contents, on_end, descriptors=limit)
-        self._lane.start()
+        try:
+            with contextlib.ExitStack() as stack:
+                wires = intercept(before)
+                stack.callback(wires.restore)
+                lane = FastLane(wires, view, contents, on_end, descriptors=limit)
+                stack.pop_all()
+                stack.callback(lane.stop)
+                lane.start()
+                stack.pop_all()
+        except (MountError, OSError, RuntimeError, MemoryError) as exc:
+            self._warnings.append(f"without the fast lane, so reads are slower: {exc}")
+            log.warning("%s", self._warnings[-1])
+            return
+        self._lane = lane
 
     def _end(self, failure: Exception | None) -> None:
         """The lane serves no more."""
@@ -191,6 +197,8 @@ class _Server:
     def _close(self) -> None:
         """Unmount unless that has happened: never what lies beneath, or was mounted there since."""
         self._closed = True
+        if self._lane is not None:
+            self._lane.let_go()
         mounted = find_mount(self._request.mountpoint)
         ours = (
             mounted is not None
@@ -211,8 +219,10 @@ class _Server:
         Only while the mount is there: later its device number may be another's.
         """
         for mounted in read_mounts():
-            same = mounted.device == self._device
-            if same and mounted.is_castfs and mounted.manifest_id == self._request.manifest_id:
+            top = find_mount(mounted.mountpoint)
+            same = mounted.device == self._device and mounted.is_castfs
+            # What was mounted over it since is somebody else's, and would go instead.
+            if same and top is not None and top.device == self._device:
                 with contextlib.suppress(MountError):
                     detach(mounted.mountpoint, lazy=True)
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from castfs import atomic
 from castfs.digest import Digest
 from castfs.tree.index import BadIndexError, TreeIndex, map_index
 from castfs.tree.layout import INDEX_VERSION
@@ -31,6 +30,7 @@ _TEMP_SECONDS = 86400.0
 #: How exactly its last use is known: writing that down at each mount would be a write for nothing.
 _USED_SECONDS = 86400.0
 _NAME = re.compile(r"(?P<key>[0-9a-f]{64}|file-[0-9a-f]{64})\.[-a-z0-9]+\.v\d+\.index")
+_TEMP = re.compile("tmp-[0-9a-f]{16}")
 _MODE = 0o400
 
 #: What writes an index into an empty file.
@@ -108,9 +108,12 @@ def _build(directory: Path, name: str, write: Writer) -> TreeIndex:
         with open(fd, "w+b") as file:
             write(file)
             os.fchmod(fd, _MODE)
-            atomic.give_to_owner_of(directory, fd)
             index = map_index(file)
-            # Not synced: after a power cut its checksum says whether it is whole.
+            # Not synced: after a power cut its checksum says whether it is whole. Not over one that
+            # another mount has just made and mapped: on NFS that would be gone for it.
+            with contextlib.suppress(OSError):
+                os.link(temp, directory / name)
+                return index
             temp.rename(directory / name)
             return index
     finally:
@@ -138,6 +141,6 @@ def _iter_files(directory: Path) -> Iterator[tuple[Path, os.stat_result, str]]:
     """(path, status, key) of what this module has made there; the key of a temporary file is ""."""
     for path in list(directory.iterdir()):
         match = _NAME.fullmatch(path.name)
-        if match or path.name.startswith("tmp-"):
+        if match or _TEMP.fullmatch(path.name):
             with contextlib.suppress(FileNotFoundError):
                 yield path, path.lstat(), match["key"] if match else ""

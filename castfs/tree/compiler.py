@@ -22,7 +22,7 @@ from castfs.errors import ManifestError
 from castfs.manifest import Directory, File, Symlink, Tree
 from castfs.paths import RelPath
 from castfs.tree import layout
-from castfs.tree.index import ROOT_INO, TreeIndex, checksum
+from castfs.tree.index import ROOT_INO, TreeIndex, checksum, hash_salt
 from castfs.tree.presentation import BLOCK_SIZE, Presentation
 
 _NO_DIGEST = Digest("0" * 64)
@@ -57,14 +57,18 @@ def write_index(
     file: BinaryIO, tree: Tree, presentation: Presentation, manifest_id: Digest
 ) -> None:
     """The index of a checked tree, into an empty file that can be read, too. OSError."""
-    _Compiler(file, tree, presentation).write(manifest_id)
+    _Compiler(file, tree, presentation, manifest_id).write()
 
 
 class _Compiler:
-    def __init__(self, file: BinaryIO, tree: Tree, presentation: Presentation) -> None:
+    def __init__(
+        self, file: BinaryIO, tree: Tree, presentation: Presentation, manifest_id: Digest
+    ) -> None:
         self._file = file
         self._tree = tree
         self._presentation = presentation
+        self._manifest_id = manifest_id
+        self._salt = hash_salt(manifest_id)
         self._position = layout.HEADER_SIZE
         self._sections: dict[str, tuple[int, int]] = {}
         self._dir_paths = sorted(tree.dirs)
@@ -90,7 +94,7 @@ class _Compiler:
         self._strings = bytearray()
         self._xattr_cells: list[tuple[int, int, int]] = []
 
-    def write(self, manifest_id: Digest) -> None:
+    def write(self) -> None:
         self._file.write(bytes(layout.HEADER_SIZE))
         self._write_section("pages", self._iter_pages())
         self._write_section("entry_offsets", [self._entry_offsets.tobytes()])
@@ -101,7 +105,7 @@ class _Compiler:
         cells = sorted(self._xattr_cells)
         self._write_section("xattr_cells", [layout.XATTR_CELL.pack(*cell) for cell in cells])
         self._write_section("strings", [bytes(self._strings)])
-        self._write_header(manifest_id)
+        self._write_header()
 
     def _write_section(self, name: str, pieces: Iterator[bytes] | list[bytes]) -> None:
         start = self._position
@@ -113,13 +117,13 @@ class _Compiler:
         self._file.write(padding)
         self._position += len(padding)
 
-    def _write_header(self, manifest_id: Digest) -> None:
+    def _write_header(self) -> None:
         header = layout.HEADER.pack(
             layout.MAGIC,
             layout.INDEX_VERSION,
             layout.LITTLE,
             self._position,
-            bytes.fromhex(manifest_id),
+            bytes.fromhex(self._manifest_id),
             str(self._presentation).encode(),
             self._inode_count,
             len(self._directories),
@@ -169,6 +173,7 @@ class _Compiler:
         pack, hash_name = fuse.DIRENTPLUS.pack, xxhash.xxh3_64_intdigest
         prefix, forever, align = fuse.DIRENTPLUS.size, fuse.FOREVER, fuse.RECORD_ALIGN
         base = len(buffer)
+        seed = directory ^ self._salt
         parent = self._parents[directory]
         for name, ino in ((b".", directory), (b"..", parent)):
             offsets.append((written + len(buffer)) // align)
@@ -191,7 +196,7 @@ class _Compiler:
             else:
                 ino, attributes = self._find_inode(node, entry)
             offsets.append((written + start) // align)
-            hashes.append(hash_name(name, directory) or _ZERO_HASH)
+            hashes.append(hash_name(name, seed) or _ZERO_HASH)
             padding = _PADDING[len(name) % align]
             after = start + prefix + len(name) + len(padding) - base
             buffer += pack(

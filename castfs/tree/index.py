@@ -105,14 +105,13 @@ class TreeIndex:
         self._mask = len(self._slots) - 1
         self._cells = views["cells"]
         self._strings = views["strings"]
-        self._xattrs = {
-            ino: (start, size)
-            for ino, start, size in layout.XATTR_CELL.iter_unpack(views["xattr_cells"])
-        }
+        #: (ino, start, size), one after another.
+        self._xattr_cells = views["xattr_cells"].cast("Q")
+        self._salt = hash_salt(self.manifest_id)
 
     @property
     def has_xattrs(self) -> bool:
-        return bool(self._xattrs)
+        return len(self._xattr_cells) > 0
 
     def is_dir(self, ino: int) -> bool:
         return ino <= self.dir_count
@@ -155,11 +154,13 @@ class TreeIndex:
         """The entry of a name, `.` and `..` aside; 0 if the directory has none of that name."""
         slots, mask = self._slots, self._mask
         first, end = self.starts[directory], self.starts[directory + 1]
-        slot = xxhash.xxh3_64_intdigest(name, directory) & mask
+        slot = start = xxhash.xxh3_64_intdigest(name, directory ^ self._salt) & mask
         while entry := slots[slot]:
             if first <= entry < end and self.name(entry) == name:
                 return entry
             slot = (slot + 1) & mask
+            if slot == start:
+                raise ValueError("the hash table is damaged")
         return 0
 
     def child(self, directory: int, name: bytes) -> int:
@@ -251,9 +252,13 @@ class TreeIndex:
 
     def xattrs(self, ino: int) -> dict[bytes, bytes]:
         """The extended attributes of an inode, in their recorded order."""
-        start, size = self._xattrs.get(ino, (0, 0))
+        cells = self._xattr_cells
+        number = bisect_left(range(len(cells) // 3), ino, key=lambda each: cells[3 * each])
+        result: dict[bytes, bytes] = {}
+        if 3 * number == len(cells) or cells[3 * number] != ino:
+            return result
+        start, size = cells[3 * number + 1], cells[3 * number + 2]
         end = start + size
-        result = {}
         while start < end:
             name_size, value_size = layout.XATTR.unpack_from(self._strings, start)
             start += layout.XATTR.size
@@ -263,6 +268,12 @@ class TreeIndex:
             )
             start = middle + value_size
         return result
+
+
+def hash_salt(manifest_id: str) -> int:
+    """What the seed of names' hashes is mixed with: whoever chooses names so that they collide
+    changes the id by that."""
+    return int(manifest_id[:16], 16)
 
 
 def map_index(file: BinaryIO | int) -> TreeIndex:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from castfs.mount import unmount
 from castfs.mount.mountinfo import find_mount
 from tests.lane.observing import Chooser, observe
 from tests.mount import snapshots
-from tests.mount.conftest import Mounter
+from tests.mount.conftest import Mounter, run
 from tests.mount.trees import make_varied_tree, write
 
 pytestmark = [pytest.mark.mounted, pytest.mark.needs_root]
@@ -51,20 +50,19 @@ def test_everybody_answers_the_same(
 ) -> None:
     make_source(mounter.source, xattrs=xattrs)
     snapshot = mounter.take(owner=True, xattrs=xattrs)
-    places = [mounter.base / "lane", mounter.base / "alone"]
+    places = [mounter.base / "lane", mounter.base / "solo"]  # paths of one length
     for place in places:
         place.mkdir()
         monkeypatch.setattr(snapshots, "fast_lane", place.name == "lane")
         assert mounter.start(snapshot, at=place).warnings == ()
         if writable:  # so that changes come as far as the server
-            command = ["mount", "-i", "-o", "remount,rw", place]
-            subprocess.run(command, check=True, timeout=20)
+            run("mount", "-i", "-o", "remount,rw", place)
     chooser = Chooser(mounter.source, random.Random(seed), xattrs=xattrs)
-    lane, alone, source = map(os.fsencode, (*places, mounter.source))
+    lane, solo, source = map(os.fsencode, (*places, mounter.source))
     for number in range(OPERATIONS):
         operation = chooser.choose()
         seen = observe(operation, lane)
-        assert seen == observe(operation, alone), f"{number}: {operation.text}"
+        assert seen == observe(operation, solo), f"{number}: {operation.text}"
         if operation.native:
             assert seen == observe(operation, source), f"{number}: {operation.text}"
     for place in places:
