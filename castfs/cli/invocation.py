@@ -29,10 +29,10 @@ class Invocation:
 
         return open_store(self.store, create=create)
 
-    def find_snapshot(self, word: str) -> Snapshot:
+    def find_snapshot(self, word: str, *, read: bool = True) -> Snapshot:
         from castfs.repository import find_snapshot
 
-        return find_snapshot(word, store=self.store)
+        return find_snapshot(word, store=self.store, read=read)
 
 
 def _set_store(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:

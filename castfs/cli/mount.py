@@ -79,7 +79,7 @@ def command(
     from castfs.repository.mounting import mount_request
 
     parsed = parse_options(",".join(options))
-    found = invocation.find_snapshot(snapshot)
+    found = invocation.find_snapshot(snapshot, read=False)
     request = mount_request(found, mountpoint, parsed, fast_lane=not no_fast_lane)
     if argv is not None:
         # stdout belongs to the command.

@@ -23,10 +23,11 @@ _BLOBS_SEARCH_LEVELS = 5
 _PROBED = 100
 
 
-def resolve_snapshot(depot: Depot, word: str) -> Snapshot:
+def resolve_snapshot(depot: Depot, word: str, *, read: bool = True) -> Snapshot:
     """The snapshot that `word` names: a manifest file, a name, or an id's prefix.
 
-    NotFoundError, AmbiguousError, ManifestError; DamageError once its manifest is read.
+    NotFoundError, AmbiguousError, ManifestError; DamageError, unless `read` is False, which leaves
+    the manifest for later.
     """
     if naming.is_file_name(word):
         return load_manifest_file(Path(word), depot=depot)
@@ -43,7 +44,10 @@ def resolve_snapshot(depot: Depot, word: str) -> Snapshot:
                 ) from exc
             raise
 
-    return Snapshot(named.manifest_id, load, depot.blobs, depot, named.record)
+    snapshot = Snapshot(named.manifest_id, load, depot.blobs, depot, named.record)
+    if read:
+        _ = snapshot.manifest
+    return snapshot
 
 
 def load_manifest(depot: Depot, manifest_id: Digest) -> Manifest:

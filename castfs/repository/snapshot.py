@@ -33,7 +33,7 @@ class Snapshot:
     """
 
     manifest_id: Digest
-    #: Reads the manifest, which mounting does not need.
+    #: Reads the manifest.
     load: Callable[[], Manifest]
     blobs: BlobDir
     depot: Depot | None

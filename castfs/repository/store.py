@@ -255,9 +255,8 @@ class Store:
         from castfs.mount import start_mount
         from castfs.repository.mounting import mount_request
 
-        return start_mount(
-            mount_request(self.resolve(word), Path(mountpoint), options, fast_lane=fast_lane)
-        )
+        snapshot = resolve_snapshot(self._depot, word, read=False)
+        return start_mount(mount_request(snapshot, Path(mountpoint), options, fast_lane=fast_lane))
 
 
 def _record_filter(
@@ -283,13 +282,17 @@ def open_store(path: str | os.PathLike[str] | None = None, *, create: bool = Fal
     return Store(depot, created=created)
 
 
-def find_snapshot(word: str, *, store: str | os.PathLike[str] | None = None) -> Snapshot:
+def find_snapshot(
+    word: str, *, store: str | os.PathLike[str] | None = None, read: bool = True
+) -> Snapshot:
     """The snapshot that `word` names, where the store may have to be found first: in `store`, else
-    in the store (or older archive) that a manifest file lies in, else in the default one."""
+    in the store (or older archive) that a manifest file lies in, else in the default one.
+
+    Without `read` a manifest of a store is left for later: mounting may do without."""
     if naming.is_file_name(word):
         given = open_store(store).depot if store is not None else None
         return load_manifest_file(Path(word), depot=given)
-    return open_store(store).resolve(word)
+    return resolve_snapshot(open_store(store).depot, word, read=read)
 
 
 def compare(
