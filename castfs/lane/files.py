@@ -95,7 +95,7 @@ class Files:
     def _read(self, file: OpenFile, offset: int, size: int) -> bytes | bytearray | int:
         try:
             return self._contents.read(file, offset, size)
-        except Exception as exc:
+        except Exception as exc:  # as in the lane: there must be a reply
             if not is_expected(exc):
                 log.exception("a read failed")
             # It is opened again next time: somebody may have healed the blob.

@@ -190,7 +190,7 @@ class FastLane:
                 self._pass_on(opcode, unique, request)
                 return
             reply = handler(ino, request[_HEADER_SIZE:])
-        except Exception as exc:
+        except Exception as exc:  # whoever asked waits for a reply, whatever went wrong here
             if not is_expected(exc):
                 log.exception("request %d of inode %d failed", opcode, ino)
             reply = -errno_of(exc)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-#: How long it is worth to wait awake, in nanoseconds: 100 µs gained half as much, 1 ms no more.
+#: How long it is worth to wait awake, in nanoseconds: a reader's own work between two requests.
 AWAKE_NS = 300_000
 #: Requests in a row that came within that time before it begins. So neither a trickle of single
 #: requests nor the handful that one `stat` makes keep a CPU busy.

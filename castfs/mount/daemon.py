@@ -41,7 +41,7 @@ def main(request_fd: int, ready_fd: int) -> int:
         from castfs.mount.serving import serve
 
         serve(request, channel.tell_ready)
-    except Exception as exc:
+    except Exception as exc:  # whoever asked for the mount is told, and prints the line
         if not isinstance(exc, CastfsError):
             traceback.print_exc()
         else:

@@ -48,7 +48,7 @@ def answered(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corout
             return await handler(*args, **kwargs)
         except pyfuse3.FUSEError:
             raise
-        except Exception as exc:
+        except Exception as exc:  # pyfuse3 would end the mount
             if not is_expected(exc):
                 log.exception("%s failed", handler.__name__)
             raise pyfuse3.FUSEError(errno_of(exc)) from None

@@ -160,7 +160,7 @@ class _Server:
     async def _answer_requests(self, scope: trio.CancelScope) -> None:
         try:
             await pyfuse3.main(max_tasks=MAX_TASKS)
-        except Exception as exc:
+        except Exception as exc:  # whatever it is, the mount is taken down in order
             log.exception("the mount ends")
             self.failure = MountError(f"the mount has failed: {exc}")
         scope.cancel()
@@ -181,7 +181,7 @@ class _Server:
         else:
             try:
                 self._on_ready(self._warnings)
-            except Exception as exc:
+            except Exception as exc:  # the caller's own: it is raised again when the mount is gone
                 self.failure = exc
         if self.failure is not None:
             scope.cancel()

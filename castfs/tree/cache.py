@@ -54,7 +54,7 @@ def open_index(
             return index
     for directory in directories:
         with contextlib.suppress(OSError):
-            return _build(directory, name, write)
+            return _build(directory / name, key, presentation, write)
     # No place on a disk: it lives as long as its mount, in memory.
     with open(os.memfd_create("castfs-index", os.MFD_CLOEXEC), "w+b") as file:
         write(file)
@@ -96,8 +96,9 @@ def _is_of(index: TreeIndex, key: str, presentation: Presentation) -> bool:
     return same and (key.startswith("file-") or index.manifest_id == Digest(key))
 
 
-def _build(directory: Path, name: str, write: Writer) -> TreeIndex:
+def _build(path: Path, key: str, presentation: Presentation, write: Writer) -> TreeIndex:
     """OSError if the directory does not take it."""
+    directory = path.parent
     temp = directory / f"tmp-{secrets.token_hex(8)}"
     if not directory.is_absolute():
         raise NotADirectoryError(directory)  # a user without a home
@@ -109,13 +110,12 @@ def _build(directory: Path, name: str, write: Writer) -> TreeIndex:
             write(file)
             os.fchmod(fd, _MODE)
             index = map_index(file)
-            # Not synced: after a power cut its checksum says whether it is whole. Not over one that
-            # another mount has just made and mapped: on NFS that would be gone for it.
-            with contextlib.suppress(OSError):
-                os.link(temp, directory / name)
-                return index
-            temp.rename(directory / name)
-            return index
+            # Not over one that another mount has just made and mapped: on NFS that would be gone
+            # for it. Not synced: after a power cut its checksum says whether it is whole.
+            made = _find(path, key, presentation)
+            if made is None:
+                temp.rename(path)
+            return made or index
     finally:
         with contextlib.suppress(OSError):
             temp.unlink(missing_ok=True)

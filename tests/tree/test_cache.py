@@ -169,6 +169,20 @@ def test_a_mapped_one_lives_on(place: Path) -> None:
     assert index.digest(3) == make_file(b"1").sha256
 
 
+def test_two_at_once_share_the_first(place: Path) -> None:
+    """The one that is mapped already stays under its name."""
+    first: list[int] = []
+
+    def slow(file: BinaryIO) -> None:
+        Writer()(file)
+        opened(place)
+        first.append((place / NAME).stat().st_ino)
+
+    open_index([place], ID, PRESENTATION, slow)
+    assert [(place / NAME).stat().st_ino] == first
+    assert [path.name for path in place.iterdir()] == [NAME]
+
+
 def test_unused_ones_go(place: Path) -> None:
     opened(place)
     now = time.time()
