@@ -1,4 +1,4 @@
-"""The kernel's FUSE protocol: those structs and numbers of linux/fuse.h (7.38) that castfs packs
+"""The kernel's FUSE protocol: those structs and numbers of linux/fuse.h (7.40) that castfs packs
 and reads itself. Names are the header's; all integers have the machine's byte order.
 """
 
@@ -9,7 +9,7 @@ from struct import Struct
 
 
 class Opcode(enum.IntEnum):
-    """enum fuse_opcode; FUSE_STATX is of 7.39."""
+    """enum fuse_opcode."""
 
     LOOKUP = 1
     FORGET = 2
@@ -70,15 +70,27 @@ ATTR_OUT = Struct("=QII")
 DIRENT = Struct("=QQII")
 #: struct fuse_direntplus without its name, all in one: ENTRY_OUT, ATTR and DIRENT.
 DIRENTPLUS = Struct("=" + "".join(s.format[1:] for s in (ENTRY_OUT, ATTR, DIRENT)))
-#: struct fuse_init_in up to flags: major, minor, max_readahead, flags.
+#: struct fuse_init_in up to flags: major, minor, max_readahead, flags. With FUSE_INIT_EXT flags2
+#: follows.
 INIT_IN = Struct("=IIII")
+INIT_FLAGS2 = Struct("=I")
 #: struct fuse_interrupt_in: the unique of the request that is interrupted.
 INTERRUPT_IN = Struct("=Q")
 #: struct fuse_kstatfs: blocks, bfree, bavail, files, ffree, bsize, namelen, frsize.
 KSTATFS = Struct("=QQQQQIII28x")
-#: struct fuse_init_out up to max_pages: major, minor, max_readahead, flags, max_background,
-#: congestion_threshold, max_write, time_gran, max_pages.
-INIT_OUT = Struct("=IIIIHHIIH")
+#: struct fuse_init_out up to max_stack_depth: major, minor, max_readahead, flags, max_background,
+#: congestion_threshold, max_write, time_gran, max_pages, map_alignment, flags2, max_stack_depth.
+INIT_OUT = Struct("=IIIIHHIIHHII")
+#: struct fuse_open_out: fh, open_flags, backing_id.
+OPEN_OUT = Struct("=QIi")
+#: struct fuse_release_in up to fh.
+RELEASE_IN = Struct("=Q")
+#: struct fuse_backing_map: fd, flags, padding. FUSE_DEV_IOC_BACKING_OPEN returns a backing_id,
+#: which FUSE_DEV_IOC_BACKING_CLOSE takes.
+BACKING_MAP = Struct("=iIQ")
+BACKING_ID = Struct("=I")
+DEV_IOC_BACKING_OPEN = 0x4010E501
+DEV_IOC_BACKING_CLOSE = 0x4004E502
 #: struct fuse_notify_store_out: nodeid, offset, size, padding.
 NOTIFY_STORE_OUT = Struct("=QQII")
 
@@ -87,6 +99,14 @@ ENTRY_SIZE = ENTRY_OUT.size + ATTR.size
 #: Flags of INIT.
 ASYNC_DIO = 1 << 15
 CACHE_SYMLINKS = 1 << 23
+INIT_EXT = 1 << 30
+#: Of flags2, whose bits follow those of flags.
+PASSTHROUGH = 1 << 37
+
+#: Flags of a reply to OPEN.
+FOPEN_KEEP_CACHE = 1 << 1
+FOPEN_NOFLUSH = 1 << 5
+FOPEN_PASSTHROUGH = 1 << 7
 
 #: A record of a directory page starts at a multiple of this (FUSE_DIRENT_ALIGN).
 RECORD_ALIGN = 8

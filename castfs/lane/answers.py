@@ -14,6 +14,7 @@ from struct import Struct
 
 from castfs import fuse
 from castfs.fuse import Opcode
+from castfs.lane.passthrough import Passthrough
 from castfs.paths import NAME_MAX
 from castfs.view import SnapshotView
 from castfs.view.errnos import READ_ONLY
@@ -42,8 +43,9 @@ _UNKNOWN = (Opcode.OPENDIR, Opcode.FLUSH, Opcode.STATX, Opcode.TMPFILE)
 class Answers:
     """The handlers of one snapshot, by opcode; what is not among them is somebody else's."""
 
-    def __init__(self, view: SnapshotView) -> None:
+    def __init__(self, view: SnapshotView, passthrough: Passthrough | None = None) -> None:
         self._view = view
+        self._passthrough = passthrough
         self._index = view.index
         self._inode_count = view.index.inode_count
         self._dir_count = view.index.dir_count
@@ -56,7 +58,7 @@ class Answers:
             Opcode.READDIRPLUS: self._readdirplus,
             Opcode.READDIR: self._readdir,
             Opcode.STATFS: lambda ino, body: self._statfs,
-            Opcode.RELEASE: lambda ino, body: b"",
+            Opcode.RELEASE: self._release,
             Opcode.RELEASEDIR: lambda ino, body: b"",
             **dict.fromkeys(_CHANGES, lambda ino, body: -READ_ONLY),
             **dict.fromkeys(_UNKNOWN, lambda ino, body: -errno.ENOSYS),
@@ -83,7 +85,14 @@ class Answers:
 
     def _open(self, ino: int, body: memoryview) -> Reply | int:
         (flags,) = _FLAGS.unpack_from(body)
-        return -READ_ONLY if flags & _WRITING else -errno.ENOSYS
+        if flags & _WRITING:
+            return -READ_ONLY
+        return self._passthrough.open(ino) if self._passthrough else -errno.ENOSYS
+
+    def _release(self, ino: int, body: memoryview) -> Reply | int:
+        if self._passthrough:
+            self._passthrough.release(ino, *fuse.RELEASE_IN.unpack_from(body))
+        return b""
 
     def _readdirplus(self, ino: int, body: memoryview) -> memoryview:
         _, offset, size, *_ = fuse.READ_IN.unpack_from(body)

@@ -28,6 +28,7 @@ from castfs.lane.ahead import SIZE_MAX, ReadAhead
 from castfs.lane.answers import Answers
 from castfs.lane.files import Files
 from castfs.lane.pace import Pace, has_spare_cpu
+from castfs.lane.passthrough import Passthrough
 from castfs.lane.wiring import Wires
 from castfs.view import Contents, SnapshotView
 from castfs.view.errnos import errno_of, is_expected
@@ -45,6 +46,9 @@ _GO_ON = (errno.EINTR, errno.ENOENT)
 #: Reads of that many pages are asked for ahead; the kernel's default is 12.
 _MAX_BACKGROUND = 64
 _CONGESTION_THRESHOLD = 48
+#: Blobs that are passed through may lie on a disk's own filesystem, not on a stacked one: so one
+#: more can be stacked on this mount, as containers do.
+_STACK_DEPTH = 1
 #: How often a reader is looked at that got a signal while it waits, in milliseconds.
 _LOOK_AGAIN_MS = 100
 
@@ -69,13 +73,17 @@ class FastLane:
         on_end: Callable[[Exception | None], None],
         *,
         descriptors: int,
+        passthrough: bool = False,
     ) -> None:
+        """`descriptors` is how many the process may have; `passthrough` whether it is wanted."""
         self._wires = wires
         self._device = wires.device
         self._contents = contents
         self._on_end = on_end
-        self._handlers = Answers(view).handlers
-        self._ahead = ReadAhead(wires.device, view.index, contents)
+        device, index = wires.device, view.index
+        self._passthrough = Passthrough(device, index, contents) if passthrough else None
+        self._handlers = Answers(view, self._passthrough).handlers
+        self._ahead = ReadAhead(device, index, contents)
         self._files = Files(contents, self._finish_read, self._run, descriptors=descriptors)
         self._pace = Pace(time.monotonic_ns, enabled=has_spare_cpu())
         self._buffer = memoryview(bytearray(_REQUEST_MAX))
@@ -130,6 +138,11 @@ class FastLane:
             os.close(self._wake_read)
             if self._files.close() and not self._ahead.is_busy():
                 self._wires.close_device()
+
+    @property
+    def passes_through(self) -> bool:
+        """Does the kernel read large files itself? Known once the mount has answered."""
+        return self._passthrough is not None and self._passthrough.offered
 
     def let_go(self) -> None:
         """Close the blobs that are kept open: somebody else needs descriptors."""
@@ -222,7 +235,7 @@ class FastLane:
             self._interrupt(fuse.INTERRUPT_IN.unpack_from(request, _HEADER_SIZE)[0])
             return
         if opcode == Opcode.INIT:
-            _, _, _, self._offered = fuse.INIT_IN.unpack_from(request, _HEADER_SIZE)
+            self._offered = _offers(request[_HEADER_SIZE:])
         with self._guard:
             if self._passed_on >= _PASSED_ON_MAX:
                 self._waiting.append(bytes(request))
@@ -303,7 +316,21 @@ class FastLane:
         fields[3] |= offered & fuse.CACHE_SYMLINKS
         fields[3] &= ~fuse.ASYNC_DIO
         fields[4:6] = _MAX_BACKGROUND, _CONGESTION_THRESHOLD
+        if self._passthrough and offered & fuse.PASSTHROUGH:
+            fields[3] |= fuse.INIT_EXT
+            fields[10] |= fuse.PASSTHROUGH >> 32
+            fields[11] = _STACK_DEPTH
+            self._passthrough.offered = True
         fuse.INIT_OUT.pack_into(reply, _REPLY_SIZE, *fields)
+
+
+def _offers(body: memoryview) -> int:
+    """What the kernel offers in INIT: flags, and above them flags2 (Linux 5.17)."""
+    flags: int
+    _, _, _, flags = fuse.INIT_IN.unpack_from(body)
+    if flags & fuse.INIT_EXT:
+        flags |= fuse.INIT_FLAGS2.unpack_from(body, fuse.INIT_IN.size)[0] << 32
+    return flags
 
 
 def _is_being_killed(pid: int) -> bool:

@@ -20,11 +20,13 @@ _FLAGS: dict[str, tuple[str, bool] | None] = {
     "exec": ("exec", True),
     "noexec": ("exec", False),
     "verify": ("verify", True),
+    "passthrough": ("passthrough", True),
+    "nopassthrough": ("passthrough", False),
 }
 _NUMBERS = {"uid": 10, "gid": 10, "umask": 8}
 _KNOWN = [
-    "allow_other", "uid=N", "gid=N", "umask=OCTAL", "verify", "ro", "nosuid", "nodev", "noexec",
-    "suid", "dev", "exec", "default_permissions",
+    "allow_other", "uid=N", "gid=N", "umask=OCTAL", "verify", "passthrough", "nopassthrough", "ro",
+    "nosuid", "nodev", "noexec", "suid", "dev", "exec", "default_permissions",
 ]  # fmt: skip
 #: (uid_t)-1 is nobody's number.
 _ID_MAX = 2**32 - 2
@@ -32,13 +34,15 @@ _ID_MAX = 2**32 - 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountOptions:
-    """`allow_other` None means the default: on for root, off for everybody else."""
+    """`allow_other` None means the default: on for root, off for everybody else. `passthrough` None
+    means: where it can be had, for trees of large files."""
 
     allow_other: bool | None = None
     uid: int | None = None
     gid: int | None = None
     umask: int = 0
     verify: bool = False
+    passthrough: bool | None = None
     suid: bool = False
     dev: bool = False
     exec: bool = True
@@ -69,6 +73,8 @@ class MountOptions:
             words.append(f"umask={self.umask:04o}")
         if self.verify:
             words.append("verify")
+        if self.passthrough is not None:
+            words.append("passthrough" if self.passthrough else "nopassthrough")
         return ",".join(words)
 
 

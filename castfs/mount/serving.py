@@ -22,16 +22,18 @@ import pyfuse3
 import trio
 
 from castfs.errors import MountError
-from castfs.lane import FastLane, device_descriptors, intercept
+from castfs.lane import FastLane, device_descriptors, intercept, passthrough_pays
 from castfs.mount import registry
 from castfs.mount.guard import Guard, guarded
 from castfs.mount.loading import Loaded, loaded
 from castfs.mount.mountinfo import FILESYSTEM_TYPE, SOURCE_PREFIX, find_mount, read_mounts
 from castfs.mount.operations import make_operations
+from castfs.mount.options import MountOptions
 from castfs.mount.request import MountRequest, MountStatus
 from castfs.mount.unmounting import detach
 from castfs.mount.wording import shown
 from castfs.store import Pin
+from castfs.tree import TreeIndex
 
 log = logging.getLogger("castfs.mount")
 
@@ -137,7 +139,14 @@ class _Server:
             with contextlib.ExitStack() as stack:
                 wires = intercept(before)
                 stack.callback(wires.restore)
-                lane = FastLane(wires, view, contents, on_end, descriptors=limit)
+                lane = FastLane(
+                    wires,
+                    view,
+                    contents,
+                    on_end,
+                    descriptors=limit,
+                    passthrough=_wants_passthrough(self._request.options, view.index),
+                )
                 stack.pop_all()
                 stack.callback(lane.stop)
                 lane.start()
@@ -173,6 +182,7 @@ class _Server:
             self._device = os.major(status.st_dev), os.minor(status.st_dev)
             self._guard.tell_device(self._device)
             _raise_read_ahead(self._device)
+            self._warn_of_passthrough()
             log.info("mounted %s at %s", self._request.manifest_id, shown(path))
         except trio.TooSlowError:
             self.failure = MountError(f"the new mount at {shown(path)} does not answer")
@@ -185,6 +195,13 @@ class _Server:
                 self.failure = exc
         if self.failure is not None:
             scope.cancel()
+
+    def _warn_of_passthrough(self) -> None:
+        if self._request.options.passthrough and not (self._lane and self._lane.passes_through):
+            self._warnings.append(
+                "without passthrough, which takes root, Linux 6.9, the fast lane, and no `verify`"
+            )
+            log.warning("%s", self._warnings[-1])
 
     async def _end_on_signal(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for number in signals:
@@ -225,6 +242,12 @@ class _Server:
             if same and top is not None and top.device == self._device:
                 with contextlib.suppress(MountError):
                     detach(mounted.mountpoint, lazy=True)
+
+
+def _wants_passthrough(options: MountOptions, index: TreeIndex) -> bool:
+    if options.verify or os.geteuid() != 0:
+        return False
+    return passthrough_pays(index) if options.passthrough is None else options.passthrough
 
 
 async def _beat(pin: Pin) -> None:
