@@ -34,7 +34,7 @@ def command(invocation: Invocation, *, snapshot: str, paths: tuple[str, ...]) ->
       castfs cat sensors:latest raw/a.csv raw/b.csv > both.csv
       castfs cat ./run.json config.yaml | diff - config.yaml
     """
-    found = invocation.find_snapshot(snapshot)
+    found = invocation.find_snapshot(snapshot, read=False)
     files = [(path, find_file(found, path)) for path in paths]
     with found.pinned("cat"):
         for path, file in files:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import stat
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,13 +14,14 @@ from castfs.cli.documents import plain, print_document
 from castfs.cli.invocation import Invocation, json_option, verb
 from castfs.cli.snapshot_word import snapshot_argument
 from castfs.cli.words import ENTRY
-from castfs.manifest import Directory, Entry, File, Symlink, Tree
-from castfs.paths import RelPath, normalize, split
+from castfs.manifest import Directory, Entry, File, Symlink
+from castfs.paths import RelPath, normalize
+
+if TYPE_CHECKING:
+    from castfs.tree import ListedEntry
 
 _KINDS: dict[type, str] = {File: "file", Directory: "directory", Symlink: "symlink"}
 _TYPE_BITS = {File: stat.S_IFREG, Directory: stat.S_IFDIR, Symlink: stat.S_IFLNK}
-
-Listed = tuple[RelPath, Entry]
 
 
 @verb("ls")
@@ -54,40 +54,20 @@ def command(
     """
     if null and (long or as_json):
         raise click.UsageError("-0 goes with plain names only")
-    found = invocation.find_snapshot(snapshot)
-    top = found.get(path)
-    tree = found.manifest.tree
+    found = invocation.find_snapshot(snapshot, read=False)
     start = normalize(path)
-    if isinstance(top, Directory):
-        listed = list(iter_below(tree, start, recursive=recursive))
-        hidden = b"" if recursive else start
-    else:
-        listed, hidden = [(RelPath(start), top)], b""
+    listed = found.list(path, recursive=recursive, hardlinks=as_json)
+    is_file = [entry.path for entry in listed] == [start]
+    hidden = b"" if recursive or is_file else start
     if as_json:
-        print_document([describe(*each) for each in listed])
+        print_document([describe(path, entry) for path, entry, _ in listed])
     elif long:
-        output.lines(long_lines(tree, listed, hidden))
+        output.lines(long_lines(listed, hidden))
     else:
         end = b"\0" if null else b"\n"
-        for name, _ in listed:
-            shown = relative(name, hidden)
+        for entry in listed:
+            shown = relative(entry.path, hidden)
             output.write_bytes((shown if null else output.shown_name(shown)) + end)
-
-
-def iter_below(tree: Tree, start: bytes, *, recursive: bool) -> Iterator[Listed]:
-    """The entries of directory `start`, or with all below them, by the bytes of their paths."""
-    prefix = start + b"/" if start else b""
-    kinds = (tree.dirs, tree.files, tree.symlinks)
-    paths = [
-        path
-        for kind in kinds
-        for path in kind
-        if path.startswith(prefix) and (recursive or b"/" not in path[len(prefix) :])
-    ]
-    for path in sorted(paths):
-        entry = tree.get(path)
-        assert entry is not None
-        yield path, entry
 
 
 def relative(path: bytes, start: bytes) -> bytes:
@@ -100,18 +80,17 @@ def describe(path: RelPath, entry: Entry) -> dict[str, Any]:
     return {"path": plain(bytes(path)), "type": _KINDS[type(entry)], **known}
 
 
-def long_lines(tree: Tree, listed: Sequence[Listed], hidden: bytes) -> Iterator[bytes]:
+def long_lines(listed: Sequence[ListedEntry], hidden: bytes) -> Iterator[bytes]:
     """Lines like those of `ls -l`; owners only where they are recorded. A directory has no size."""
-    links = count_links(tree)
     rows = [
         (
             stat.filemode(_TYPE_BITS[type(entry)] | getattr(entry, "mode", 0o777)),
-            str(links.get(path, 1)),
+            str(nlink),
             *(str(n) for n in (entry.uid, entry.gid) if n is not None),
             size_of(entry),
             format_mtime(entry.mtime_ns),
         )
-        for path, entry in listed
+        for _, entry, nlink in listed
     ]
     if not rows:
         return
@@ -121,27 +100,12 @@ def long_lines(tree: Tree, listed: Sequence[Listed], hidden: bytes) -> Iterator[
         for row in rows
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(columns)]
-    for row, (path, entry) in zip(rows, listed, strict=True):
+    for row, (path, entry, _) in zip(rows, listed, strict=True):
         front = " ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         name = output.shown_name(relative(path, hidden))
         if isinstance(entry, Symlink):
             name += b" -> " + output.shown_name(entry.raw_target)
         yield front.encode() + b" " + name
-
-
-def count_links(tree: Tree) -> dict[bytes, int]:
-    """Link counts that are not 1: of hard links in the tree, and of directories as ext4 counts."""
-    groups: Counter[str] = Counter()
-    for kind in (tree.files, tree.symlinks):
-        groups.update(e.hardlink for e in kind.values() if e.hardlink is not None)
-    links: dict[bytes, int] = {
-        path: groups[entry.hardlink]
-        for kind in (tree.files, tree.symlinks)
-        for path, entry in kind.items()
-        if entry.hardlink is not None
-    }
-    below = Counter(split(path)[0] for path in tree.dirs)
-    return links | {path: 2 + below[path] for path in tree.dirs}
 
 
 def size_of(entry: Entry) -> str:

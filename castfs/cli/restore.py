@@ -59,7 +59,7 @@ def command(
       castfs restore sensors:latest ./data raw/2024 --if-exists skip
       castfs restore ./run.json /srv/app --if-exists replace --owner
     """
-    found = invocation.find_snapshot(snapshot)
+    found = invocation.find_snapshot(snapshot, read=False)
     with progress_bar() as progress:
         result = found.restore(
             target,

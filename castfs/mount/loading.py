@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from castfs import atomic, settings
+from castfs import atomic
 from castfs.digest import Digest
 from castfs.errors import ManifestError, MountError
 from castfs.manifest import encode_manifest, iter_references, parse_manifest, read_manifest_bytes
@@ -16,7 +16,7 @@ from castfs.mount.request import MountRequest
 from castfs.paths import display
 from castfs.store import BlobDir, Depot, Pin, open_depot, pin_foreign, pin_manifest
 from castfs.store.reading import check_present
-from castfs.tree import ManifestFile, Presentation, TreeIndex, open_index
+from castfs.tree import ManifestFile, Presentation, TreeIndex, index_directories, open_index
 from castfs.view import Contents, SnapshotView
 
 
@@ -76,12 +76,10 @@ def _open_index(
     request: MountRequest, depot: Depot | None, key: str, source: ManifestFile
 ) -> TreeIndex:
     presentation = _presentation(request)
-    directories = [settings.cache_dir() / "indexes"]
-    # In somebody else's store they could change it, or lead us elsewhere.
-    if depot is not None and depot.writable and depot.path.stat().st_uid == os.geteuid():
+    directories = index_directories(depot)
+    if depot is not None and depot.index_dir in directories:
         with contextlib.suppress(OSError):
             atomic.ensure_dir(depot.index_dir, depot.dir_mode, durable=False)
-            directories.insert(0, depot.index_dir)
     return open_index(
         directories, key, presentation, lambda file: source.write_index(file, presentation)
     )

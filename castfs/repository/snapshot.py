@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from castfs.digest import Digest
 from castfs.errors import NotFoundError, TargetError
@@ -21,6 +21,9 @@ from castfs.store.reading import open_blob
 if TYPE_CHECKING:
     from castfs.archive import ArchiveResult, Format
     from castfs.restore import IfExists, RestoreResult
+    from castfs.tree import IndexedEntries, ListedEntry
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,6 +56,26 @@ class Snapshot:
         """The record's id, or the manifest's where there is no record."""
         return self.record.id if self.record else self.manifest_id
 
+    @functools.cached_property
+    def _indexed(self) -> IndexedEntries | None:
+        """The index that a mount of this user has left, if there is one: opening it takes
+        milliseconds, where a manifest takes seconds for a million entries."""
+        if self.depot is None or self.file is not None:
+            return None
+        from castfs.repository.indexed import find_entries
+
+        return find_entries(self.depot, self.manifest_id)
+
+    def _ask_index(self, question: Callable[[IndexedEntries], T]) -> T | None:
+        """None where there is no index, or it does not say; then the manifest does."""
+        if "manifest" in self.__dict__ or self._indexed is None:
+            return None
+        from castfs.tree import NotIndexedError
+
+        with contextlib.suppress(NotIndexedError):
+            return question(self._indexed)
+        return None
+
     def iter_entries(self) -> Iterator[tuple[RelPath, Entry]]:
         """Every entry but the root, ordered by the bytes of its path."""
         return self.manifest.tree.iter_entries()
@@ -60,10 +83,30 @@ class Snapshot:
     def get(self, path: str | bytes) -> Entry:
         """The entry at `path` ("" is the root). NotFoundError."""
         raw = normalize(path)
-        entry = self.manifest.tree.get(raw)
+        entry = self._ask_index(lambda index: index.get(raw)) or self.manifest.tree.get(raw)
         if entry is None:
             raise NotFoundError(f"{display(raw)} is not in snapshot {self.id}")
         return entry
+
+    def list(
+        self, path: str | bytes = "", *, recursive: bool = False, hardlinks: bool = True
+    ) -> Sequence[ListedEntry]:
+        """The entries of directory `path`, or with all below them, ordered by their paths' bytes;
+        what is no directory, alone. NotFoundError.
+
+        Without `hardlinks` files that have some may be without the name of their group.
+        """
+        from castfs.repository.listing import list_tree
+
+        raw = normalize(path)
+        found = None
+        # All of a large tree is read faster from its manifest.
+        if not recursive and not hardlinks:
+            found = self._ask_index(lambda index: index.list(raw))
+        found = found or list_tree(self.manifest.tree, raw, recursive=recursive)
+        if not found:
+            self.get(path)
+        return found
 
     def open(self, path: str | bytes) -> BinaryIO:
         """A file of the snapshot, to be read inside `pinned`. NotFoundError, BlobError."""
@@ -113,15 +156,18 @@ class Snapshot:
                 f"{display(os.fsencode(target))} lies in the store {self.depot.path}",
                 hint="restore to a directory of your own",
             )
+        chosen = [
+            os.fsencode(path) for path in ([paths] if isinstance(paths, str | bytes) else paths)
+        ]
         with self.pinned("restore"):
+            tree = None
+            if chosen:
+                tree = self._ask_index(lambda index: index.subtree(map(normalize, chosen)))
             return restore_tree(
-                self.manifest.tree,
+                tree or self.manifest.tree,
                 self.blobs,
                 Path(target),
-                paths=[
-                    os.fsencode(path)
-                    for path in ([paths] if isinstance(paths, str | bytes) else paths)
-                ],
+                paths=chosen,
                 if_exists=if_exists,
                 owner=owner,
                 threads=settings.threads(),

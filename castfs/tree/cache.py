@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from castfs import settings
 from castfs.digest import Digest
+from castfs.store import Depot
 from castfs.tree.index import BadIndexError, TreeIndex, map_index
 from castfs.tree.layout import INDEX_VERSION
 from castfs.tree.presentation import Presentation
@@ -37,6 +39,15 @@ _MODE = 0o400
 Writer = Callable[[BinaryIO], None]
 
 
+def index_directories(depot: Depot | None) -> list[Path]:
+    """Where indexes may lie, the best place first."""
+    directories = [settings.cache_dir() / "indexes"]
+    # In somebody else's store they could change it, or lead us elsewhere.
+    if depot is not None and depot.writable and depot.path.stat().st_uid == os.geteuid():
+        directories.insert(0, depot.index_dir)
+    return directories
+
+
 def open_index(
     directories: Sequence[Path], key: str, presentation: Presentation, write: Writer
 ) -> TreeIndex:
@@ -47,11 +58,10 @@ def open_index(
     One that is damaged, of another version or written by somebody who is neither this user nor root
     is not used. Whatever `write` raises; never for the cache's sake.
     """
-    name = f"{key}.{presentation}.v{INDEX_VERSION}.index"
-    for directory in directories:
-        index = _find(directory / name, key, presentation)
-        if index is not None:
-            return index
+    index = find_index(directories, key, presentation)
+    if index is not None:
+        return index
+    name = _file_name(key, presentation)
     for directory in directories:
         with contextlib.suppress(OSError):
             return _build(directory / name, key, presentation, write)
@@ -59,6 +69,21 @@ def open_index(
     with open(os.memfd_create("castfs-index", os.MFD_CLOEXEC), "w+b") as file:
         write(file)
         return map_index(file)
+
+
+def find_index(
+    directories: Sequence[Path], key: str, presentation: Presentation
+) -> TreeIndex | None:
+    """The same, but None if there is none yet."""
+    for directory in directories:
+        index = _find(directory / _file_name(key, presentation), key, presentation)
+        if index is not None:
+            return index
+    return None
+
+
+def _file_name(key: str, presentation: Presentation) -> str:
+    return f"{key}.{presentation}.v{INDEX_VERSION}.index"
 
 
 def _find(path: Path, key: str, presentation: Presentation) -> TreeIndex | None:

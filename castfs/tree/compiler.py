@@ -40,6 +40,11 @@ _DT_DIR, _DT_REG, _DT_LNK = (stat.S_IFMT(kind) >> 12 for kind in (
 _PIECE = 1 << 20
 _PAGES_MAX = (1 << 32) * fuse.RECORD_ALIGN
 
+_OWNERS = {
+    frozenset({(False, False)}): layout.Owners.NONE,
+    frozenset({(True, True)}): layout.Owners.ALL,
+}
+
 #: An entry of a directory while it is compiled: its name, and a directory's number or what it is.
 _Child = tuple[bytes, int | File | Symlink]
 
@@ -93,6 +98,8 @@ class _Compiler:
         self._cells: list[str] = []
         self._strings = bytearray()
         self._xattr_cells: list[tuple[int, int, int]] = []
+        #: (user, group) is recorded, of the entries so far.
+        self._recorded: set[tuple[bool, bool]] = set()
 
     def write(self) -> None:
         self._file.write(bytes(layout.HEADER_SIZE))
@@ -129,6 +136,7 @@ class _Compiler:
             len(self._directories),
             len(self._entry_offsets) - 1,
             self._total_blocks,
+            _OWNERS.get(frozenset(self._recorded), layout.Owners.SOME),
         )
         header += b"".join(layout.SECTION.pack(*self._sections[name]) for name in layout.SECTIONS)
         self._file.seek(layout.HEADER_SIZE)
@@ -248,6 +256,7 @@ class _Compiler:
             nlink = self._links[type(node), node.hardlink]
         if node.xattrs is not None:
             self._add_xattrs(ino, node)
+        self._recorded.add((node.uid is not None, node.gid is not None))
         seconds, nanoseconds = divmod(node.mtime_ns, 10**9)
         blocks = -(-size // BLOCK_SIZE)
         self._total_blocks += blocks

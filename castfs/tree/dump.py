@@ -17,7 +17,7 @@ def iter_dump(index: TreeIndex) -> Iterator[str]:
     yield f"manifest {index.manifest_id}"
     yield f"presentation {index.presentation}"
     yield f"{index.inode_count} inodes, {index.dir_count} directories, {index.entry_count} entries"
-    yield f"{index.total_blocks} blocks"
+    yield f"{index.total_blocks} blocks, owners of {index.owners.name.lower()} recorded"
     yield _describe(index, 1, "root")
     for directory in range(1, index.dir_count + 1):
         yield f"directory {directory} {display(index.path(directory)) or '.'}"

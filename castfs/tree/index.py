@@ -90,6 +90,7 @@ class TreeIndex:
         self.entry_count: int = header[8]
         #: Sum of st_blocks over all inodes: what `du` counts.
         self.total_blocks: int = header[9]
+        self.owners = layout.Owners(header[10])
         views: dict[str, memoryview] = {}
         for number, name in enumerate(layout.SECTIONS):
             start, size = layout.SECTION.unpack_from(

@@ -6,6 +6,7 @@ it, as the FUSE structs in it have.
 
 from __future__ import annotations
 
+import enum
 import sys
 from struct import Struct
 
@@ -16,8 +17,18 @@ MAGIC = b"castfsix"
 #: A whole page, so that the sections after it are aligned.
 HEADER_SIZE = 4096
 #: magic, version, byte order (1 where it is little-endian), length of the file, manifest id,
-#: presentation as text, counts of inodes, directories and entries, sum of st_blocks.
-HEADER = Struct("<8sIIQ32s64sQQQQ")
+#: presentation as text, counts of inodes, directories and entries, sum of st_blocks, Owners.
+HEADER = Struct("<8sIIQ32s64sQQQQQ")
+
+
+class Owners(enum.IntEnum):
+    """Whose owners the manifest records, user and group both: attributes alone do not tell."""
+
+    NONE = 0
+    ALL = 1
+    SOME = 2
+
+
 LITTLE = 1 if sys.byteorder == "little" else 0
 #: Where one section begins and how long it is, in bytes. They follow the header's fields.
 SECTION = Struct("<QQ")

@@ -30,7 +30,7 @@ tree index, version 1
 manifest abababababababababababababababababababababababababababababababab
 presentation o7-u8-022
 6 inodes, 3 directories, 13 entries
-4 blocks
+4 blocks, owners of some recorded
 root 1 40755 links=3 owner=7:8 size=0 blocks=0 mtime=1
 directory 1 .
   0 . 1
