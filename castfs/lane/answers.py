@@ -24,7 +24,7 @@ Handler = Callable[[int, memoryview], Reply | int]
 
 #: A name that is not there: nodeid 0, which the kernel remembers for ever.
 _ABSENT = fuse.ENTRY_OUT.pack(0, 0, fuse.FOREVER, 0, 0, 0) + bytes(fuse.ATTR.size)
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _FLAGS = Struct("=I")
 _SIZE = Struct("=II")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import os
 
 from castfs import fuse
 from castfs.tree import TreeIndex
@@ -23,8 +24,8 @@ MEAN_SIZE_MIN = 1 << 20
 #: Smaller files are read as everywhere: one READ, and their pages stay.
 SIZE_MIN = 256 << 10
 
-#: Not root's, blobs on stacked filesystems, on one that cannot: it will be the same for all.
-_REFUSALS = (errno.EPERM, errno.ELOOP, errno.EOPNOTSUPP)
+#: Not root's; blobs on stacked filesystems, on one that cannot: it will be the same for all.
+_REFUSALS = (errno.EPERM, errno.ELOOP, errno.EOPNOTSUPP, errno.EINVAL)
 
 #: What RELEASE says of a file: its handle.
 _SMALL, _READ, _BACKED = 0, 1, 2
@@ -78,6 +79,9 @@ class Passthrough:
         file = self._contents.open(ino)
         if file.fd < 0:
             return 0
+        # Whether O_DIRECT can be had the kernel asks when somebody opens with it, who would get EIO
+        # if the blob's filesystem has none. Of the file that is registered it takes no flags.
+        fcntl.fcntl(file.fd, fcntl.F_SETFL, os.O_DIRECT)
         request = bytearray(fuse.BACKING_MAP.pack(file.fd, 0, 0))
         return int(fcntl.ioctl(self._device, fuse.DEV_IOC_BACKING_OPEN, request))
 

@@ -19,6 +19,7 @@ import pyfuse3
 import trio
 
 from castfs.paths import NAME_MAX
+from castfs.syscalls import is_local
 from castfs.tree import Attributes
 from castfs.view import Contents, OpenFile, SnapshotView
 from castfs.view.errnos import READ_ONLY, errno_of, is_expected
@@ -33,7 +34,7 @@ READ_THREADS = 16
 #: The largest READ: 256 pages (FUSE_MAX_MAX_PAGES of fs/fuse/fuse_i.h).
 MAX_READ = 1 << 20
 
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,6 +80,7 @@ class SnapshotOperations(pyfuse3.Operations):
         super().__init__()
         self._view = view
         self._contents = contents
+        self._is_local = is_local(contents.dir_fd)
         self._files: dict[int, OpenFile] = {}
         self._handles = itertools.count(1)
         # pyfuse3 copies an entry or buffer into its reply before another handler runs, and no
@@ -145,7 +147,13 @@ class SnapshotOperations(pyfuse3.Operations):
         if flags & _WRITING:
             raise pyfuse3.FUSEError(READ_ONLY)
         handle = next(self._handles)
-        self._files[handle] = self._contents.open(inode)
+        if self._is_local:
+            file = self._contents.open(inode)
+        else:  # nothing else would be answered while that waits
+            file = await trio.to_thread.run_sync(
+                self._contents.open, inode, abandon_on_cancel=True, limiter=self._readers
+            )
+        self._files[handle] = file
         return pyfuse3.FileInfo(fh=handle, keep_cache=True)
 
     @answered

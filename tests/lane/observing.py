@@ -253,16 +253,29 @@ class Chooser:
         self._groups = [[p for p in paths if b"many/" not in p], paths]
         self._dirs = [p for p in paths if os.path.isdir(full[p]) and not os.path.islink(full[p])]
         self._dirs.append(b".")
+        # What lies outside of the mount is not refused: root would really truncate /etc/passwd. And
+        # it changes by itself.
+        self._outside = {path for path in paths if _leads_out(root, full[path])}
         self._rng = rng
 
     def choose(self) -> Operation:
         rng = self._rng
         path = rng.choice(rng.choice(self._groups))
         directory = rng.choice(self._dirs)
+        if path in self._outside:
+            return self._unfollowed(path)
         kind = rng.choice(
             (self._status, self._content, self._content, self._listing, self._missing, self._change)
         )
         return kind(path, directory)
+
+    def _unfollowed(self, path: bytes) -> Operation:
+        return self._rng.choice((
+            _on("attributes", path, attributes, native=True),
+            _on("all attributes", path, all_attributes),
+            _on("asked again", path, asked_again),
+            _on("readlink", path, os.readlink, native=True),
+        ))  # fmt: skip
 
     def _status(self, path: bytes, directory: bytes) -> Operation:
         rng = self._rng
@@ -330,6 +343,11 @@ class Chooser:
         name = rng.choice(sorted(CHANGES))
         where = rng.choice((path, path, directory, path + b".other"))
         return _on(name, where, CHANGES[name])
+
+
+def _leads_out(root: Path, path: bytes) -> bool:
+    top = os.path.realpath(os.fsencode(root))
+    return os.path.commonpath([top, os.path.realpath(path)]) != top
 
 
 def _on(text: str, path: bytes, act: Act, *, native: bool = False) -> Operation:

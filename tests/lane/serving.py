@@ -29,8 +29,11 @@ from castfs.view import Contents
 place = {place!r}
 {patch}
 request = MountRequest.decode(bytes.fromhex(sys.argv[1]))
+def ready(status):
+    print(*status.warnings, sep=chr(10), file=open(place + "/warnings", "w"))
+    print("ready", flush=True)
 try:
-    start_mount(request, foreground=True, on_ready=lambda status: print("ready", flush=True))
+    start_mount(request, foreground=True, on_ready=ready)
 except CastfsError as exc:
     print(exc)
     sys.exit(7)
@@ -56,18 +59,25 @@ class Served:
         return code
 
     @property
+    def warnings(self) -> list[str]:
+        """What whoever asked for the mount was told."""
+        return (self.place / "warnings").read_text().splitlines()
+
+    @property
     def said(self) -> str:
         """What it wrote to stderr."""
         return self._said.read_text()
 
 
 @contextlib.contextmanager
-def served(mounter: Mounter, snapshot: Snapshot, patch: str = "") -> Iterator[Served]:
+def served(
+    mounter: Mounter, snapshot: Snapshot, patch: str = "", *, options: str = ""
+) -> Iterator[Served]:
     """Mount with a server that runs `patch` first."""
     place = mounter.base / "place"
     place.mkdir(exist_ok=True)
     script = _SERVER.format(root=str(Path(__file__).parents[2]), place=str(place), patch=patch)
-    request = snapshot.request(mounter.mountpoint).encode().hex()
+    request = snapshot.request(mounter.mountpoint, options).encode().hex()
     fd, said = tempfile.mkstemp(dir=mounter.base)
     process = subprocess.Popen(
         [sys.executable, "-c", script, request], stdout=subprocess.PIPE, stderr=fd, text=True

@@ -1,5 +1,5 @@
-"""The same questions to a mount with the lane, one without, and the source, at random: the same
-answers, values and errnos alike."""
+"""The same questions to mounts with the lane, with and without passthrough, to one without the
+lane, and to the source, at random: the same answers, values and errnos alike."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from castfs.lane.passthrough import SIZE_MIN
 from castfs.mount import unmount
 from castfs.mount.mountinfo import find_mount
 from tests.lane.observing import Chooser, observe
+from tests.lane.readers import passthrough_is_possible
 from tests.mount import snapshots
 from tests.mount.conftest import Mounter, run
 from tests.mount.trees import make_varied_tree, write
@@ -22,7 +24,10 @@ OPERATIONS = 1500
 
 
 def make_source(root: Path, *, xattrs: bool) -> None:
-    make_varied_tree(root)
+    make_varied_tree(root)  # with two files above SIZE_MIN
+    for size in (SIZE_MIN - 1, SIZE_MIN, 1_000_001):
+        write(root / f"{size} bytes", random.Random(size).randbytes(size))
+    os.link(root / f"{SIZE_MIN} bytes", root / "large link")
     many = root / "many"
     many.mkdir()
     for number in range(2500):
@@ -50,19 +55,23 @@ def test_everybody_answers_the_same(
 ) -> None:
     make_source(mounter.source, xattrs=xattrs)
     snapshot = mounter.take(owner=True, xattrs=xattrs)
-    places = [mounter.base / "lane", mounter.base / "solo"]  # paths of one length
+    # Paths of one length.
+    places = [mounter.base / name for name in ("lane", "solo", "pass")]
     for place in places:
         place.mkdir()
-        monkeypatch.setattr(snapshots, "fast_lane", place.name == "lane")
-        assert mounter.start(snapshot, at=place).warnings == ()
+        monkeypatch.setattr(snapshots, "fast_lane", place.name != "solo")
+        passing = place.name == "pass" and passthrough_is_possible()
+        options = "passthrough" if passing else "nopassthrough"
+        assert mounter.start(snapshot, options, at=place).warnings == ()
         if writable:  # so that changes come as far as the server
             run("mount", "-i", "-o", "remount,rw", place)
     chooser = Chooser(mounter.source, random.Random(seed), xattrs=xattrs)
-    lane, solo, source = map(os.fsencode, (*places, mounter.source))
+    lane, solo, passed, source = map(os.fsencode, (*places, mounter.source))
     for number in range(OPERATIONS):
         operation = chooser.choose()
         seen = observe(operation, lane)
         assert seen == observe(operation, solo), f"{number}: {operation.text}"
+        assert seen == observe(operation, passed), f"{number} passed through: {operation.text}"
         if operation.native:
             assert seen == observe(operation, source), f"{number}: {operation.text}"
     for place in places:

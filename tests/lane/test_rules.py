@@ -31,7 +31,7 @@ OTHER = 46
 class World:
     """`kernel` is one end of the device, `libfuse` the descriptor that libfuse has in its place."""
 
-    def __init__(self, sample: Sample) -> None:
+    def __init__(self, sample: Sample, *, passthrough: bool = False) -> None:
         self.sample = sample
         self.kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.kernel.settimeout(PATIENCE)
@@ -41,7 +41,12 @@ class World:
         self.wires = Wires(self.libfuse)
         self.ends: SimpleQueue[Exception | None] = SimpleQueue()
         self.lane = FastLane(
-            self.wires, self.sample.view, self.sample.contents, self.ends.put, descriptors=1000
+            self.wires,
+            self.sample.view,
+            self.sample.contents,
+            self.ends.put,
+            descriptors=1000,
+            passthrough=passthrough,
         )
         self._stopped = False
         self.lane.start()

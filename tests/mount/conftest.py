@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,16 +89,27 @@ def mounter(
         mounter.clean_up()
 
 
-def kill_with_guard(pid: int) -> None:
-    """SIGKILL for the process of a mount, and for the one that would see to the mount then.
+@pytest.fixture
+def public(mounter: Mounter) -> Iterator[Mounter]:
+    """A mounter whose directory everybody may enter: pytest's own are closed to other users."""
+    base = Path(tempfile.mkdtemp(prefix="castfs-test-"))
+    base.chmod(0o755)
+    public = Mounter(base)
+    try:
+        yield public
+    finally:
+        public.clean_up()
+        shutil.rmtree(base)
 
-    Returns when both have ended.
-    """
-    guards = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    assert guards
-    for each in (*map(int, guards), pid):
+
+def kill_with_guard(pid: int) -> None:
+    """SIGKILL for the process of a mount and those that it has started, one of which would see to
+    the mount then. Returns when all have ended."""
+    others = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    assert others
+    for each in (*others, pid):
         os.kill(each, signal.SIGKILL)
-    assert wait_for_exit(pid)
+    assert all(wait_for_exit(each) for each in (pid, *others))
 
 
 def wait_for_exit(pid: int, seconds: float = PATIENCE) -> bool:

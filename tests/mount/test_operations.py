@@ -14,7 +14,6 @@ import trio.testing
 from castfs.errors import BlobError
 from castfs.mount import serving
 from castfs.mount.operations import SnapshotOperations, XattrOperations, answered
-from castfs.store import Pin
 from castfs.view.errnos import errno_of
 
 
@@ -93,7 +92,7 @@ def test_the_pin_is_kept_alive() -> None:
 
     async def five_minutes() -> None:
         with trio.move_on_after(5 * serving.BEAT_SECONDS + 1):
-            await serving._beat(Pin(protected=True, beat=beat))
+            await serving._beat(beat)
 
     # The clock jumps when nothing has happened for 0.1 s: the thread of a beat is done by then.
     trio.run(five_minutes, clock=trio.testing.MockClock(autojump_threshold=0.1))

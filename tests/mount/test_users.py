@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +24,6 @@ REPOSITORY = Path(__file__).parents[2]
 
 def as_user(uid: int) -> list[str]:
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all"]
-
-
-@pytest.fixture
-def public(mounter: Mounter) -> Iterator[Mounter]:
-    """A mounter whose directory everybody may enter: pytest's own are closed to other users."""
-    base = Path(tempfile.mkdtemp(prefix="castfs-test-"))
-    base.chmod(0o755)
-    public = Mounter(base)
-    try:
-        yield public
-    finally:
-        public.clean_up()
-        shutil.rmtree(base)
 
 
 def can_read(uid: int, path: Path) -> bool:
@@ -205,9 +190,8 @@ def run_as_user(base: Path, script: str, *setup: str, parse: bool = True) -> Any
         'cd /; exec "$@"',
     ]
     prelude = PRELUDE.format(repository=str(REPOSITORY), base=str(base))
-    environment = [
-        f"{name}={base}/mine/{name.lower()}" for name in ("HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")
-    ]
+    private = ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+    environment = [f"{name}={base}/mine/{name.lower()}" for name in private]
     command = [*as_user(USER), "env", "-C", "/", *environment, sys.executable, "-B", "-c"]
     output = run(*NAMESPACE, "sh", "-c", "\n".join(prepare), "sh", *command, prelude + script)
     return json.loads(output.splitlines()[-1]) if parse else output
@@ -340,6 +324,21 @@ exit
 def test_what_only_root_may(public: Mounter, option: str) -> None:
     said = run_as_user(public.base, f"print(json.dumps(attempt({option!r})))", OPEN_DEVICE)
     assert said == f"only root may mount with option {option}; leave it away"
+
+
+@pytest.mark.needs_root
+def test_passthrough_is_roots(public: Mounter) -> None:
+    script = """
+(source / "file").write_bytes(b"of a user" * 50_000)
+snapshot = take_snapshot(source, base / "mine" / "store")
+status = attempt("passthrough")
+assert not isinstance(status, str), status
+same = (mnt / "file").read_bytes() == (source / "file").read_bytes()
+print(json.dumps([status.state, status.options, same, status.warnings]))
+"""
+    state, options, same, (warning,) = run_as_user(public.base, script, OPEN_DEVICE)
+    assert (state, options, same) == ("ok", "ro,nosuid,nodev,passthrough", True)
+    assert warning.startswith("without passthrough, which takes root, ")
 
 
 @pytest.mark.needs_root

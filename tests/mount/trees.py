@@ -60,7 +60,7 @@ def make_varied_tree(root: Path) -> None:
     links.mkdir()
     for name, target in (
         ("relative", "../small"),
-        ("absolute", "/etc/passwd"),
+        ("absolute", "/nonexistent/of castfs"),  # root may write to whatever it names
         ("dangling", "no/such/file"),
         ("loop", "loop"),
         ("directory", "../modes"),

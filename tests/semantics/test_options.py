@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import struct
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.lane.readers import passthrough_is_possible
 from tests.mount.conftest import run
 from tests.mount.trees import write
 from tests.semantics.conftest import PATIENCE, World
@@ -101,6 +103,30 @@ def test_the_last_option_counts(world: World, taken: str) -> None:
 def test_in_proc_mounts(world: World, taken: str) -> None:
     manifest_id = world.castfs("show", "--json", taken).json["manifest_id"]
     assert kernel_line(world.mount(taken))[0:3:2] == [f"castfs:{manifest_id}", "fuse.castfs"]
+
+
+@pytest.mark.semantics("M63")
+@pytest.mark.needs_root
+def test_passthrough(world: World) -> None:
+    source = world.directory("source")
+    content = os.urandom(3 << 20)
+    write(source / "large", content)
+    taken = world.ingest(source)
+    for options in ("nopassthrough", "passthrough", ""):
+        mount = world.mount(taken, options)
+        with (mount / "large").open("rb", buffering=0) as file:
+            passed = world.fast_lane and passthrough_is_possible() and options != "nopassthrough"
+            if passed:
+                os.kill(world.pids[mount], signal.SIGSTOP)
+            try:
+                assert os.pread(file.fileno(), len(content) + 1, 0) == content
+            finally:
+                os.kill(world.pids[mount], signal.SIGCONT)
+            blob = world.blob(mount, "large")
+            blob.rename(world.base / "aside")
+            assert os.pread(file.fileno(), 4096, 1 << 20) == content[1 << 20 :][:4096]
+            (world.base / "aside").rename(blob)
+        world.unmount(mount)
 
 
 def posix_acl(user: int) -> bytes:
