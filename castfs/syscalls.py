@@ -41,6 +41,9 @@ _OTHER_LOCAL_MAGIC = {
     0x4D44: "vfat",
     0x2011BAB0: "exfat",
     0x7366746E: "ntfs3",
+    0xE0F5E1E2: "erofs",
+    0x73717368: "squashfs",
+    0x9660: "iso9660",
 }
 
 

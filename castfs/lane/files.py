@@ -33,32 +33,48 @@ Run = Callable[[Callable[[], None]], None]
 class Files:
     """`open` and `read_later` belong to the lane's thread; replies come from others."""
 
-    def __init__(self, contents: Contents, reply: ReadReply, run: Run, *, descriptors: int) -> None:
-        """`descriptors` is how many the process may have."""
+    def __init__(
+        self,
+        contents: Contents,
+        reply: ReadReply,
+        run: Run,
+        *,
+        descriptors: int,
+        is_local: bool = True,
+    ) -> None:
+        """`descriptors` is how many the process may have. `is_local`: opening a blob never waits
+        for another machine or process."""
         self._contents = contents
+        self._is_local = is_local
         self._reply = reply
         self._run = run
         self._kept: dict[int, OpenFile] = {}
         self._kept_max = max(1, min(_KEPT_MAX, descriptors // 4))
-        self._jobs: SimpleQueue[tuple[int, OpenFile, int, int] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[int, OpenFile | int, int, int] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         #: Threads that wait for a job; too many, once there are all threads.
         self._idle = threading.Semaphore(0)
 
-    def open(self, ino: int) -> OpenFile:
-        """The file of an inode. OSError as `Contents.open`."""
+    def open(self, ino: int) -> OpenFile | None:
+        """The file of an inode; None where `read_later` must open it, because that may take long:
+        nothing else would be answered. OSError as `Contents.open`."""
         file = self._kept.get(ino)
-        if file is None:
-            if len(self._kept) >= self._kept_max:
-                self.let_go(1)
-            try:
-                file = self._contents.open(ino)
-            except OSError as exc:
-                if exc.errno not in (errno.EMFILE, errno.ENFILE) or not self._kept:
-                    raise
-                self.let_go()
-                file = self._contents.open(ino)
-            self._kept[ino] = file
+        # A local blob is opened here: handing it to a thread takes longer than opening it.
+        if file is None and self._is_local:
+            file = self._open(ino)
+        return file
+
+    def _open(self, ino: int) -> OpenFile:
+        if len(self._kept) >= self._kept_max:
+            self.let_go(1)
+        try:
+            file = self._contents.open(ino)
+        except OSError as exc:
+            if exc.errno not in (errno.EMFILE, errno.ENFILE) or not self._kept:
+                raise
+            self.let_go()
+            file = self._contents.open(ino)
+        self._kept[ino] = file
         return file
 
     def let_go(self, count: int | None = None) -> None:
@@ -66,8 +82,8 @@ class Files:
         for ino in list(self._kept)[:count]:
             self._kept.pop(ino, None)
 
-    def read_later(self, unique: int, file: OpenFile, offset: int, size: int) -> None:
-        """Have a thread read, and reply."""
+    def read_later(self, unique: int, file: OpenFile | int, offset: int, size: int) -> None:
+        """Have a thread read, and reply. A number is an inode's that is to be opened first."""
         if not self._idle.acquire(blocking=False) and len(self._threads) < _THREADS:
             self._start_thread()
         self._jobs.put((unique, file, offset, size))
@@ -92,14 +108,17 @@ class Files:
             del job, file
             self._idle.release()
 
-    def _read(self, file: OpenFile, offset: int, size: int) -> bytes | bytearray | int:
+    def _read(self, file: OpenFile | int, offset: int, size: int) -> bytes | bytearray | int:
+        ino = file if isinstance(file, int) else file.ino
         try:
+            if isinstance(file, int):
+                file = self._kept.get(ino) or self._open(ino)
             return self._contents.read(file, offset, size)
         except Exception as exc:  # as in the lane: there must be a reply
             if not is_expected(exc):
                 log.exception("a read failed")
             # It is opened again next time: somebody may have healed the blob.
-            self._kept.pop(file.ino, None)
+            self._kept.pop(ino, None)
             return -errno_of(exc)
 
     def close(self) -> bool:

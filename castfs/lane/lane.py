@@ -24,12 +24,14 @@ from pathlib import Path
 from castfs import fuse
 from castfs.errors import MountError
 from castfs.fuse import Opcode
-from castfs.lane.ahead import SIZE_MAX, ReadAhead
+from castfs.lane.ahead import ReadAhead
 from castfs.lane.answers import Answers
 from castfs.lane.files import Files
 from castfs.lane.pace import Pace, has_spare_cpu
 from castfs.lane.passthrough import Passthrough
+from castfs.lane.storing import SIZE_MAX, Storing
 from castfs.lane.wiring import Wires
+from castfs.syscalls import is_local
 from castfs.view import Contents, SnapshotView
 from castfs.view.errnos import errno_of, is_expected
 
@@ -81,10 +83,18 @@ class FastLane:
         self._contents = contents
         self._on_end = on_end
         device, index = wires.device, view.index
+        self._index = index
         self._passthrough = Passthrough(device, index, contents) if passthrough else None
         self._handlers = Answers(view, self._passthrough).handlers
-        self._ahead = ReadAhead(device, index, contents)
-        self._files = Files(contents, self._finish_read, self._run, descriptors=descriptors)
+        self._storing = Storing(device, index, contents)
+        self._ahead = ReadAhead(index, self._storing)
+        self._files = Files(
+            contents,
+            self._finish_read,
+            self._run,
+            descriptors=descriptors,
+            is_local=is_local(contents.dir_fd),
+        )
         self._pace = Pace(time.monotonic_ns, enabled=has_spare_cpu())
         self._buffer = memoryview(bytearray(_REQUEST_MAX))
         self._data = memoryview(bytearray(_REQUEST_MAX))
@@ -109,7 +119,8 @@ class FastLane:
 
     def start(self) -> None:
         """RuntimeError if there can be no more threads; `stop` it then."""
-        for thread in self._threads:
+        # The lane's last: what it has read from the device nobody else is told, INIT first of all.
+        for thread in reversed(self._threads):
             thread.start()
 
     def stop(self) -> None:
@@ -117,12 +128,13 @@ class FastLane:
         with self._guard:
             self._ended = True
         # While requests are still answered: who stores ahead may wait for a page that a READ has,
-        # and a thread that waits for it keeps the device open, which nothing but an abort ends.
+        # and would keep the device open, which nothing but an abort ends then.
         self._refusing = True
-        self._ahead.close()
+        self._storing.close()
         deadline = time.monotonic() + _GRACE_SECONDS
-        while self._ahead.is_busy() and time.monotonic() < deadline:
+        while self._storing.is_busy() and time.monotonic() < deadline:
             self._give_up_reads()
+        self._storing.kill()
         self._give_up_reads()
         self._stopping = True
         os.write(self._wake_write, b"x")
@@ -136,7 +148,7 @@ class FastLane:
         os.close(self._wake_write)
         if not lane.is_alive():
             os.close(self._wake_read)
-            if self._files.close() and not self._ahead.is_busy():
+            if self._files.close():
                 self._wires.close_device()
 
     @property
@@ -217,16 +229,17 @@ class FastLane:
             self._reply(unique, -errno.EIO)
             return
         file = self._files.open(ino)
-        if size <= len(self._data):
+        count = -1
+        if file is not None and size <= len(self._data):
             count = self._contents.read_cached(file, offset, size, self._data)
-            if count >= 0:
-                self._reply(unique, self._data[:count])
-                if offset == 0 and file.size <= SIZE_MAX:
-                    self._ahead.read(ino)
-                return
-        self._ahead.leave(ino)
-        self._reading[unique] = pid
-        self._files.read_later(unique, file, offset, size)
+        if count >= 0:
+            self._reply(unique, self._data[:count])
+        else:
+            self._storing.was_asked_for(ino)
+            self._reading[unique] = pid
+            self._files.read_later(unique, file or ino, offset, size)
+        if offset == 0 and self._index.attributes(ino).size <= SIZE_MAX:
+            self._ahead.read(ino)
 
     def _pass_on(self, opcode: int, unique: int, request: memoryview) -> None:
         if opcode in (Opcode.FORGET, Opcode.BATCH_FORGET):

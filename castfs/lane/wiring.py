@@ -6,6 +6,7 @@ and the device another one: libfuse does not know, and sees what it is sent.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterable
@@ -21,15 +22,22 @@ class Wires:
     """The descriptors. `device` never blocks; `socket` leads to libfuse."""
 
     def __init__(self, libfuse_fd: int) -> None:
+        """OSError: nothing has changed then."""
         self._libfuse_fd = libfuse_fd
-        self.device = os.dup(libfuse_fd)
-        # Of a kind that keeps messages apart, as the device does.
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            for end in (self.socket, theirs):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-            os.set_blocking(self.device, False)
-            os.dup2(theirs.fileno(), libfuse_fd, inheritable=False)
+        with contextlib.ExitStack() as undo:
+            self.device = os.dup(libfuse_fd)
+            undo.callback(os.close, self.device)
+            # Of a kind that keeps messages apart, as the device does.
+            self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(self.socket.close)
+            with theirs:
+                for end in (self.socket, theirs):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+                # Of the device itself, however many descriptors it has.
+                undo.callback(os.set_blocking, self.device, True)
+                os.set_blocking(self.device, False)
+                os.dup2(theirs.fileno(), libfuse_fd, inheritable=False)
+            undo.pop_all()
 
     def restore(self) -> None:
         """Give libfuse its device back, so that it sees what has become of the mount.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from castfs import atomic
@@ -16,7 +17,14 @@ from castfs.mount.request import MountRequest
 from castfs.paths import display
 from castfs.store import BlobDir, Depot, Pin, open_depot, pin_foreign, pin_manifest
 from castfs.store.reading import check_present
-from castfs.tree import ManifestFile, Presentation, TreeIndex, index_directories, open_index
+from castfs.tree import (
+    ManifestFile,
+    Presentation,
+    TreeIndex,
+    index_directories,
+    keep_index,
+    open_index,
+)
 from castfs.view import Contents, SnapshotView
 
 
@@ -27,6 +35,13 @@ class Loaded:
     view: SnapshotView
     contents: Contents
     pin: Pin | None
+    keep_index: Callable[[], None]
+
+    def beat(self) -> None:
+        """Show that it is in use. OSError if the store cannot be told."""
+        self.keep_index()
+        if self.pin is not None:
+            self.pin.beat()
 
 
 @contextlib.contextmanager
@@ -48,13 +63,15 @@ def _load(request: MountRequest, stack: contextlib.ExitStack) -> Loaded:
     if request.manifest_file is not None:
         raw = read_manifest_bytes(request.manifest_file)
         source = ManifestFile(path=request.manifest_file, sha256=hashlib.sha256(raw).hexdigest())
-        index = _open_index(request, depot, f"file-{source.sha256}", source)
+        key = f"file-{source.sha256}"
+        index = _open_index(request, depot, key, source)
     elif depot is not None:
         pin = stack.enter_context(_pin_own(depot, request))
         source = ManifestFile(
             path=depot.manifest_path(Digest(request.manifest_id)), manifest_id=request.manifest_id
         )
-        index = _open_index(request, depot, request.manifest_id, source)
+        key = request.manifest_id
+        index = _open_index(request, depot, key, source)
     else:
         raise MountError("neither a store nor a manifest file was given")
     if index.manifest_id != request.manifest_id:
@@ -69,7 +86,8 @@ def _load(request: MountRequest, stack: contextlib.ExitStack) -> Loaded:
         # Nobody promised that the store has them: they may have been collected before the pin.
         check_present(blobs, index.iter_files())
     view = SnapshotView(index)
-    return Loaded(view, Contents(view, blobs, verify=request.options.verify), pin)
+    keep = functools.partial(keep_index, index_directories(depot), key, _presentation(request))
+    return Loaded(view, Contents(view, blobs, verify=request.options.verify), pin, keep)
 
 
 def _open_index(

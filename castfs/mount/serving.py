@@ -32,12 +32,11 @@ from castfs.mount.options import MountOptions
 from castfs.mount.request import MountRequest, MountStatus
 from castfs.mount.unmounting import detach
 from castfs.mount.wording import shown
-from castfs.store import Pin
-from castfs.tree import TreeIndex
+from castfs.syscalls import is_local
 
 log = logging.getLogger("castfs.mount")
 
-#: How often the pin is told that we live; it writes only when its own interval has passed.
+#: How often pin and index are told that we live; they write when their own intervals have passed.
 BEAT_SECONDS = 60.0
 #: How long a fresh mount may take to answer its own process.
 ANSWER_SECONDS = 10.0
@@ -59,11 +58,15 @@ def serve(request: MountRequest, on_ready: Callable[[MountStatus], None]) -> Mou
     because signals do. The mount point has been prepared (`preflight`). After an error nothing is
     mounted.
     """
-    _raise_descriptor_limit()
     status = _describe(request)
     warnings: list[str] = []
     # The entry outlives the pin: whoever waits for the entry's lock finds the pin gone.
-    with registry.entered(status), loaded(request) as snapshot, guarded(request) as guard:
+    with (
+        _many_descriptors(),
+        registry.entered(status),
+        loaded(request) as snapshot,
+        guarded(request) as guard,
+    ):
         if snapshot.pin is not None and not snapshot.pin.protected:
             warnings.append(_unprotected(request))
         server = _Server(
@@ -121,8 +124,7 @@ class _Server:
                     nursery.start_soon(self._answer_requests, scope)
                     nursery.start_soon(self._make_ready, scope)
                     nursery.start_soon(self._end_on_signal, signals, scope)
-                    if self._snapshot.pin is not None:
-                        nursery.start_soon(_beat, self._snapshot.pin)
+                    nursery.start_soon(_beat, self._snapshot.beat)
             finally:
                 self._close()
 
@@ -145,7 +147,7 @@ class _Server:
                     contents,
                     on_end,
                     descriptors=limit,
-                    passthrough=_wants_passthrough(self._request.options, view.index),
+                    passthrough=_wants_passthrough(self._request.options, self._snapshot),
                 )
                 stack.pop_all()
                 stack.callback(lane.stop)
@@ -244,17 +246,20 @@ class _Server:
                     detach(mounted.mountpoint, lazy=True)
 
 
-def _wants_passthrough(options: MountOptions, index: TreeIndex) -> bool:
+def _wants_passthrough(options: MountOptions, snapshot: Loaded) -> bool:
     if options.verify or os.geteuid() != 0:
         return False
-    return passthrough_pays(index) if options.passthrough is None else options.passthrough
+    if options.passthrough is not None:
+        return options.passthrough
+    # Elsewhere opening a blob may take long, and nothing else would be answered meanwhile.
+    return passthrough_pays(snapshot.view.index) and is_local(snapshot.contents.dir_fd)
 
 
-async def _beat(pin: Pin) -> None:
+async def _beat(beat: Callable[[], None]) -> None:
     while True:
         await trio.sleep(BEAT_SECONDS)
         try:
-            await trio.to_thread.run_sync(pin.beat, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(beat, abandon_on_cancel=True)
         except OSError as exc:
             log.warning("cannot show the store that this mount is in use: %s", exc)
 
@@ -330,11 +335,18 @@ def _unprotected(request: MountRequest) -> str:
     )
 
 
-def _raise_descriptor_limit() -> None:
-    """Every open file holds its blob's descriptor; the usual soft limit is 1,024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+@contextlib.contextmanager
+def _many_descriptors() -> Iterator[None]:
+    """Every open file holds its blob's descriptor; the usual soft limit is 1,024. The program that
+    mounts in the foreground has its own back afterwards."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _raise_read_ahead(device: tuple[int, int]) -> None:

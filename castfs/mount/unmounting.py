@@ -28,6 +28,7 @@ EXIT_SECONDS = 10.0
 _HELPER_SECONDS = 20.0
 
 # linux/fs.h
+_MNT_FORCE = 1
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 
@@ -100,6 +101,17 @@ def detach_dead(mountpoint: Path) -> None:
     detach(mountpoint, lazy=True)
 
 
+def detach_abandoned(mounted: Mounted) -> None:
+    """The same where requests wait for ever, because something keeps the connection of a process
+    that has gone: another one that is stuck in the kernel. Those who wait get errors."""
+    with contextlib.suppress(OSError):  # where fusectl is mounted
+        Path(f"/sys/fs/fuse/connections/{mounted.device[1]}/abort").write_text("1")
+    if os.geteuid() == 0:
+        _umount2(mounted.mountpoint, _MNT_FORCE | _MNT_DETACH)
+    else:
+        _fusermount(mounted.mountpoint, lazy=True)
+
+
 def _busy(path: Path, mounted: Mounted) -> MountBusyError:
     users = describe_users(mounted) or "a process that you may not see"
     return MountBusyError(
@@ -111,16 +123,15 @@ def _busy(path: Path, mounted: Mounted) -> MountBusyError:
 def detach(path: Path, *, lazy: bool) -> None:
     """Take a mount away, whoever serves it. MountBusyError, MountError."""
     if os.geteuid() == 0:
-        _umount2(path, lazy=lazy)
+        _umount2(path, _MNT_DETACH if lazy else 0)
     else:
         _fusermount(path, lazy=lazy)
 
 
-def _umount2(path: Path, *, lazy: bool) -> None:
+def _umount2(path: Path, flags: int) -> None:
     """umount2(2) itself: umount(8) and fusermount3 look at paths that may hang, and at tables."""
     libc = ctypes.CDLL(None, use_errno=True)
-    flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
-    if libc.umount2(os.fsencode(path), flags) != 0:
+    if libc.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW | flags) != 0:
         code = ctypes.get_errno()
         if code == errno.EBUSY:
             raise MountBusyError(f"{shown(path)} is in use")

@@ -82,6 +82,16 @@ def find_index(
     return None
 
 
+def keep_index(directories: Sequence[Path], key: str, presentation: Presentation) -> None:
+    """Say that the index of `key` is in use, as whoever holds one should from time to time: else it
+    is removed as unused, and the next mount makes it again. Never fails."""
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            path = directory / _file_name(key, presentation)
+            if time.time() - path.lstat().st_mtime > _USED_SECONDS:
+                os.utime(path, follow_symlinks=False)
+
+
 def _file_name(key: str, presentation: Presentation) -> str:
     return f"{key}.{presentation}.v{INDEX_VERSION}.index"
 

@@ -235,7 +235,10 @@ class TreeIndex:
         parts = []
         while ino != ROOT_INO:
             parts.append(self.name(self.first_entry[ino]))
-            ino = self.parent(ino)
+            above = self.parent(ino)
+            if above >= ino:  # else there would be no end to it
+                raise ValueError(f"the record of inode {ino} is damaged")
+            ino = above
         return b"/".join(reversed(parts))
 
     def _cell(self, ino: int) -> memoryview:

@@ -71,6 +71,11 @@ class Contents:
         self._bad: set[_Identity] = set()
         self._hashing: set[_Identity] = set()
 
+    @property
+    def dir_fd(self) -> int:
+        """The descriptor through which blobs are opened."""
+        return self._blobs.dir_fd
+
     def read_small(self, ino: int, limit: int) -> bytes:
         """All of a regular file of at most `limit` bytes that is as it should be; b"" else.
 

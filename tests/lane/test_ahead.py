@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from castfs import fuse
-from castfs.lane.ahead import SIZE_MAX, ReadAhead
+from castfs.lane.ahead import ReadAhead
+from castfs.lane.storing import SIZE_MAX, Storing
 from tests.lane.samples import FILES, Sample
 
 
@@ -23,8 +23,8 @@ class Kernel:
         self.device, self._end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self.device, self._end):
             end.settimeout(5)
-        self.ahead = ReadAhead(self.device.fileno(), self.sample.index, self.sample.contents)
-        self._before = set(threading.enumerate())
+        self._storing = Storing(self.device.fileno(), self.sample.index, self.sample.contents)
+        self.ahead = ReadAhead(self.sample.index, self._storing)
 
     def read(self, *paths: bytes) -> None:
         for path in paths:
@@ -47,11 +47,9 @@ class Kernel:
         self._end.shutdown(socket.SHUT_RD)
 
     def finish(self) -> list[tuple[bytes, bytes]]:
-        """What else there is, once all threads have ended."""
-        self.ahead.close()
-        for thread in set(threading.enumerate()) - self._before:
-            thread.join(20)
-            assert not thread.is_alive()
+        """What else there is, once the process that stores has ended."""
+        self._storing.close()
+        assert not self._storing.is_busy(20)
         self._end.setblocking(False)
         rest = []
         try:

@@ -33,7 +33,9 @@ class Reading:
         self.replies.put((unique, reply if isinstance(reply, int) else bytes(reply)))
 
     def open(self, path: bytes) -> OpenFile:
-        return self.files.open(self.sample.ino(path))
+        file = self.files.open(self.sample.ino(path))
+        assert file is not None
+        return file
 
     def threads(self) -> set[threading.Thread]:
         return set(threading.enumerate()) - self._before

@@ -130,6 +130,11 @@ def _overwrite(index: Path) -> None:
         file.write(bytes(index.stat().st_size))
 
 
+def _fill(index: Path) -> None:
+    with index.open("r+b") as file:
+        file.write(b"\xff" * index.stat().st_size)
+
+
 def _garble(index: Path) -> None:
     """The pages alone: they come first."""
     with index.open("r+b") as file:
@@ -145,7 +150,7 @@ def _empty(index: Path) -> None:
     os.truncate(index, 0)
 
 
-@pytest.mark.parametrize("damage", [_overwrite, _garble])
+@pytest.mark.parametrize("damage", [_overwrite, _fill, _garble])
 def test_an_index_that_is_overwritten(
     mounter: Mounter, snapshot: Snapshot, damage: Callable[[Path], None]
 ) -> None:
@@ -193,7 +198,7 @@ def test_an_index_that_goes_away(mounter: Mounter, snapshot: Snapshot, replace: 
 # Descriptors -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [28, 40])
+@pytest.mark.parametrize("limit", [20, 28, 40])
 def test_few_descriptors(mounter: Mounter, snapshot: Snapshot, limit: int) -> None:
     """Fewer than there are files."""
     patch = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))"
@@ -524,24 +529,3 @@ def test_the_end_while_a_reader_waits(mounter: Mounter, snapshot: Snapshot, how:
         assert b"Error: [Errno" in finished.err
         assert wait_for_exit(server.process.pid)
         wait_until(lambda: mounter.mounts() == [])
-
-
-# Beginnings ------------------------------------------------------------------------------------
-
-
-def test_a_mount_that_has_no_lane(mounter: Mounter, snapshot: Snapshot) -> None:
-    """If the lane cannot be set up, the mount goes on without it and says so."""
-    patch = """
-from castfs.errors import MountError
-from castfs.mount import serving
-def fail(before):
-    raise MountError("no such luck")
-serving.intercept = fail
-"""
-    with served(mounter, snapshot, patch) as server:
-        assert_alive(mounter)
-        unmount(mounter.mountpoint)
-        assert server.finish() == 0, server.said
-        (line,) = server.said.splitlines()
-        assert line.startswith("without the fast lane")
-        assert line.endswith("no such luck")

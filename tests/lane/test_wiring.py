@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -69,6 +70,23 @@ def test_programs_inherit_nothing(libfuse: int, wires: Wires) -> None:
     wires.restore()
     for fd in (libfuse, wires.device):
         assert not os.get_inheritable(fd)
+
+
+@pytest.mark.parametrize("step", ["socket.socketpair", "os.set_blocking", "os.dup2"])
+def test_nothing_has_changed_if_it_fails(
+    libfuse: int, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        monkeypatch.undo()
+        raise OSError(errno.EMFILE, "no such luck")
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(step, fail)
+    with pytest.raises(OSError, match="no such luck"):
+        Wires(libfuse)
+    assert os.listdir("/proc/self/fd") == before
+    assert target(libfuse) == "/dev/fuse"
+    assert os.get_blocking(libfuse)
 
 
 def test_restore(libfuse: int, wires: Wires) -> None:

@@ -16,7 +16,14 @@ import castfs
 from castfs.digest import Digest
 from castfs.errors import ManifestError, StoreError
 from castfs.repository import Store
-from castfs.tree import ManifestFile, Presentation, TreeIndex, building, open_index
+from castfs.tree import (
+    ManifestFile,
+    Presentation,
+    TreeIndex,
+    building,
+    keep_index,
+    open_index,
+)
 from castfs.tree.cache import UNUSED_SECONDS, remove_orphans
 from castfs.tree.compiler import write_index
 from tests.tree.test_compiler import make_file, make_tree
@@ -209,6 +216,28 @@ def test_being_used_keeps_it(place: Path) -> None:
     os.utime(place / NAME, (old, old))
     opened(place)
     assert (place / NAME).stat().st_mtime > time.time() - 3600
+
+
+def test_holding_it_keeps_it(tmp_path: Path) -> None:
+    """Wherever it lies, and as a mount does that lives for months."""
+    places = [tmp_path / "a", tmp_path / "b"]
+    keep_index(places, ID, PRESENTATION)  # there is none
+    opened(places[1])
+    path = places[1] / NAME
+    keep_index(places, ID, PRESENTATION)
+    now = time.time()
+    for age, kept in ((3600, False), (UNUSED_SECONDS - 60, True)):
+        os.utime(path, (now - age, now - age))
+        keep_index(places, ID, PRESENTATION)
+        assert (path.stat().st_mtime > now - 60) == kept
+    remove_orphans(places[1], lambda digest: True)
+    assert opened(*places) == 0
+    path.rename(tmp_path / "theirs")
+    os.utime(tmp_path / "theirs", (0, 0))
+    path.symlink_to(tmp_path / "theirs")
+    os.utime(path, (0, 0), follow_symlinks=False)
+    keep_index(places, ID, PRESENTATION)
+    assert (tmp_path / "theirs").stat().st_mtime == 0
 
 
 def test_orphans_go(place: Path) -> None:

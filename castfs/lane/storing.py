@@ -1,0 +1,195 @@
+"""The process that puts small files into the kernel's page cache before somebody asks for them.
+
+FUSE_NOTIFY_STORE takes page locks, which readers hold who wait for the lane: so the lane must not
+wait for it. And it is no thread, because it would share Python's lock with a lane that waits awake,
+which takes that lock every microsecond: a first `tar` took a seventh longer so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import mmap
+import os
+import select
+import signal
+import socket
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from struct import Struct
+
+from castfs import fuse
+from castfs.tree import TreeIndex
+from castfs.view import Contents
+
+#: Larger files are read ahead well enough by the kernel itself.
+SIZE_MAX = 128 << 10
+#: Files that are stored before newer orders are looked at.
+_BATCH = 4
+#: Directories that the reader will come back to from those below.
+_LATER_MAX = 256
+
+_ORDER = Struct("=QQ")
+_HEADER_SIZE = fuse.OUT_HEADER.size + fuse.NOTIFY_STORE_OUT.size
+_UNGIVEN, _STORED, _ASKED = 0, 1, 2
+
+
+class Storing:
+    """The end of the process that serves the mount. The other one ends with it, or by `close`."""
+
+    def __init__(self, device: int, index: TreeIndex, contents: Contents) -> None:
+        """Forks, so it is best called before there are threads. Without a process nothing is
+        stored."""
+        #: By inode, for both processes.
+        self._given = mmap.mmap(-1, index.inode_count + 1)
+        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._orders.setblocking(False)
+        self._pidfd = -1
+        with theirs, contextlib.suppress(OSError):  # a limit of processes
+            pid = _fork()
+            if pid == 0:
+                _end_with(_Worker(theirs, device, index, contents, self._given))
+            self._pidfd = os.pidfd_open(pid)
+
+    def was_asked_for(self, ino: int) -> None:
+        """The kernel has the file, or waits for it: it must not be stored from now on."""
+        self._given[ino] = _ASKED
+
+    def order(self, first: int, last: int) -> None:
+        """Store these inodes, before what was ordered earlier. Never waits."""
+        # It may be busy with older orders, or somebody has killed it: nobody needs to have this.
+        with contextlib.suppress(OSError):
+            self._orders.send(_ORDER.pack(first, last))
+
+    def close(self) -> None:
+        """Begin no other file."""
+        self._orders.close()
+
+    def kill(self) -> None:
+        """It waits for a disk, maybe for ever."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def is_busy(self, seconds: float = 0.01) -> bool:
+        """After `close`: is one still being stored? Waits for its end for a moment."""
+        if self._pidfd < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            return True
+        with contextlib.suppress(ChildProcessError):  # the program around us has waited for it
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        return False
+
+
+class _Worker:
+    """The other process."""
+
+    def __init__(
+        self,
+        orders: socket.socket,
+        device: int,
+        index: TreeIndex,
+        contents: Contents,
+        given: mmap.mmap,
+    ) -> None:
+        self._orders = orders
+        self._device = device
+        self._index = index
+        self._contents = contents
+        self._given = given
+        #: (first, last) inode, newest last.
+        self._pending: list[tuple[int, int]] = []
+
+    @property
+    def descriptors(self) -> set[int]:
+        return {self._orders.fileno(), self._device, self._contents.dir_fd}
+
+    def run(self) -> None:
+        while self._take_orders():
+            ino, last = self._pending.pop()
+            for _ in range(_BATCH):
+                ino = self._next(ino, last)
+                if ino > last or not self._store(ino):
+                    break
+                ino += 1
+            else:
+                self._pending.append((ino, last))
+
+    def _take_orders(self) -> bool:
+        """Waits for one if there is nothing to do. False when there will be no more."""
+        while True:
+            try:
+                order = self._orders.recv(
+                    _ORDER.size, 0 if not self._pending else socket.MSG_DONTWAIT
+                )
+            except BlockingIOError:
+                return True
+            if not order:
+                return False
+            self._pending.append(_ORDER.unpack(order))
+            del self._pending[:-_LATER_MAX]
+
+    def _next(self, ino: int, last: int) -> int:
+        while ino <= last and self._given[ino] != _UNGIVEN:
+            ino += 1
+        return ino
+
+    def _store(self, ino: int) -> bool:
+        """False if what follows is not worth trying, either."""
+        data = self._contents.read_small(ino, SIZE_MAX)
+        if self._given[ino] != _UNGIVEN:
+            return True  # somebody has asked for it meanwhile
+        self._given[ino] = _STORED
+        if not data:
+            return True
+        header = fuse.OUT_HEADER.pack(_HEADER_SIZE + len(data), fuse.NOTIFY_STORE, 0)
+        store = fuse.NOTIFY_STORE_OUT.pack(ino, 0, len(data), 0)
+        try:
+            os.writev(self._device, [header, store, data])
+        except OSError:  # ENOENT: the kernel does not know the inode (any more)
+            self._given[ino] = _UNGIVEN
+            return False
+        return True
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Of the caller's threads, which a mount in the foreground may have: the new process takes
+        # none of their locks.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _end_with(worker: _Worker) -> None:
+    """All that the new process does."""
+    status = 1
+    try:
+        gc.disable()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+        # Leases, pipes and sockets of the other process must end with it.
+        _close_all_but(worker.descriptors)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/comm").write_text("castfs ahead")
+        worker.run()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _close_all_but(kept: Iterable[int]) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    largest = max(map(int, os.listdir("/proc/self/fd")))
+    start = 3
+    for number in (*sorted(kept), largest + 1):
+        os.closerange(start, number)
+        start = number + 1
