@@ -7,6 +7,7 @@ while. One is closed when the last who reads from it lets go.
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -79,7 +80,7 @@ class Files:
 
     def let_go(self, count: int | None = None) -> None:
         """Of those that are kept, the ones that were opened first, or all. From any thread."""
-        for ino in list(self._kept)[:count]:
+        for ino in list(itertools.islice(self._kept, count)):
             self._kept.pop(ino, None)
 
     def read_later(self, unique: int, file: OpenFile | int, offset: int, size: int) -> None:

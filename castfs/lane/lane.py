@@ -190,7 +190,11 @@ class FastLane:
             try:
                 size = os.readv(device, [buffer])
             except BlockingIOError:
-                if not pace.may_wait_awake():
+                while pace.may_wait_awake():
+                    os.sched_yield()  # to who could work meanwhile, the reader first of all
+                    if poll.poll(0):  # quicker than an exception
+                        break
+                else:
                     poll.poll(_LOOK_AGAIN_MS if self._signalled else None)
                     self._look_again()
                 continue
@@ -238,7 +242,7 @@ class FastLane:
             self._storing.was_asked_for(ino)
             self._reading[unique] = pid
             self._files.read_later(unique, file or ino, offset, size)
-        if offset == 0 and self._index.attributes(ino).size <= SIZE_MAX:
+        if offset == 0 and (file or self._index.attributes(ino)).size <= SIZE_MAX:
             self._ahead.read(ino)
 
     def _pass_on(self, opcode: int, unique: int, request: memoryview) -> None:
