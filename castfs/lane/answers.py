@@ -59,6 +59,8 @@ class Answers:
             Opcode.READDIR: self._readdir,
             Opcode.STATFS: lambda ino, body: self._statfs,
             Opcode.RELEASE: self._release,
+            # What isatty(3) asks, and with that every open() of Python's.
+            Opcode.IOCTL: lambda ino, body: -errno.ENOTTY,
             Opcode.RELEASEDIR: lambda ino, body: b"",
             **dict.fromkeys(_CHANGES, lambda ino, body: -READ_ONLY),
             **dict.fromkeys(_UNKNOWN, lambda ino, body: -errno.ENOSYS),

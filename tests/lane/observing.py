@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import hashlib
 import mmap
 import os
@@ -22,6 +23,7 @@ _AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_STATX_FORCE_SYNC = 0x2000
 _STATX_ALL = 0xFFF
+_TCGETS, _EXT4_IOC_GETVERSION, _SIOCINQ = 0x5401, 0x80087601, 0x541B
 
 
 class _Dirent(ctypes.Structure):
@@ -105,6 +107,20 @@ def xattrs(path: bytes) -> list[tuple[str, bytes]]:
 
 def missing_xattr(path: bytes) -> bytes:
     return os.getxattr(path, "user.missing", follow_symlinks=False)
+
+
+def controls(path: bytes) -> list[str]:
+    """Requests of terminals, of ext4 and of sockets, which a file of no filesystem's own knows: the
+    first is what every open() of Python's asks."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    answers = []
+    for request in (_TCGETS, _EXT4_IOC_GETVERSION, _SIOCINQ, 0xC0FFEE):
+        try:
+            answers.append(str(fcntl.ioctl(fd, request, bytes(64))))
+        except OSError as exc:
+            answers.append(errno.errorcode[exc.errno or 0])
+    os.close(fd)
+    return answers
 
 
 # Contents --------------------------------------------------------------------------------------
@@ -282,6 +298,7 @@ class Chooser:
         return rng.choice((
             _on("attributes", path, attributes, native=True),
             _on("all attributes", path, all_attributes),
+            _on("controls", path, controls),
             _on("asked again", path, asked_again),
             _on("readlink", path, os.readlink, native=True),
             _on("statvfs", path, totals),

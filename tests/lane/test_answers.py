@@ -145,6 +145,11 @@ def test_what_the_kernel_shall_do_without(ask: Ask, name: str) -> None:
     assert ask(Opcode[name], 1, bytes(64)) == -errno.ENOSYS
 
 
+def test_no_file_is_a_terminal(sample: Sample, ask: Ask) -> None:
+    """Every open() of Python's asks, and the kernel passes it on each time."""
+    assert ask(Opcode.IOCTL, sample.ino(b"big"), bytes(32)) == -errno.ENOTTY
+
+
 @pytest.mark.parametrize("name", ["RELEASE", "RELEASEDIR"])
 def test_what_was_never_opened_may_be_closed(ask: Ask, name: str) -> None:
     assert ask(Opcode[name], 1, bytes(24)) == b""
