@@ -30,6 +30,9 @@ ReadReply = Callable[[int, bytes | bytearray | int], None]
 #: Called by each thread with what it does: sees to what becomes of the mount if that fails.
 Run = Callable[[Callable[[], None]], None]
 
+#: unique, a file or the inode of one that is to be opened, offset, size.
+_Job = tuple[int, OpenFile | int, int, int]
+
 
 class Files:
     """`open` and `read_later` belong to the lane's thread; replies come from others."""
@@ -51,7 +54,10 @@ class Files:
         self._run = run
         self._kept: dict[int, OpenFile] = {}
         self._kept_max = max(1, min(_KEPT_MAX, descriptors // 4))
-        self._jobs: SimpleQueue[tuple[int, OpenFile | int, int, int] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        #: By inode that a thread has just opened or hashes: reads that wait for it.
+        self._others: dict[int, list[_Job]] = {}
+        self._guard = threading.Lock()
         self._threads: list[threading.Thread] = []
         #: Threads that wait for a job; too many, once there are all threads.
         self._idle = threading.Semaphore(0)
@@ -85,9 +91,12 @@ class Files:
 
     def read_later(self, unique: int, file: OpenFile | int, offset: int, size: int) -> None:
         """Have a thread read, and reply. A number is an inode's that is to be opened first."""
+        self._put((unique, file, offset, size))
+
+    def _put(self, job: _Job) -> None:
         if not self._idle.acquire(blocking=False) and len(self._threads) < _THREADS:
             self._start_thread()
-        self._jobs.put((unique, file, offset, size))
+        self._jobs.put(job)
 
     def _start_thread(self) -> None:
         """RuntimeError if there is none at all, and there can be none."""
@@ -105,12 +114,33 @@ class Files:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             unique, file, offset, size = job
-            self._reply(unique, self._read(file, offset, size))
+            if isinstance(file, OpenFile) and file.trusted:
+                self._reply(unique, self._read(file, offset, size))
+            elif self._is_first(job):
+                self._reply(unique, self._read(file, offset, size))
+                self._begin_others(file)
             del job, file
             self._idle.release()
 
+    def _is_first(self, job: _Job) -> bool:
+        """A blob may have to be hashed, or opened far away. Others who want it wait for that
+        without a thread: one large file would have them all."""
+        ino = _ino_of(job[1])
+        with self._guard:
+            if ino in self._others:
+                self._others[ino].append(job)
+                return False
+            self._others[ino] = []
+            return True
+
+    def _begin_others(self, file: OpenFile | int) -> None:
+        with self._guard:
+            others = self._others.pop(_ino_of(file))
+        for job in others:
+            self._put(job)
+
     def _read(self, file: OpenFile | int, offset: int, size: int) -> bytes | bytearray | int:
-        ino = file if isinstance(file, int) else file.ino
+        ino = _ino_of(file)
         try:
             if isinstance(file, int):
                 file = self._kept.get(ino) or self._open(ino)
@@ -130,3 +160,7 @@ class Files:
         for thread in self._threads:
             thread.join(_END_SECONDS)
         return not any(thread.is_alive() for thread in self._threads)
+
+
+def _ino_of(file: OpenFile | int) -> int:
+    return file if isinstance(file, int) else file.ino

@@ -7,6 +7,7 @@ weeks would keep a good part.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import hashlib
 import os
@@ -29,6 +30,8 @@ from castfs.tree.presentation import Presentation
 
 #: Starting a process takes about 100 ms, in which 4 MiB (15,000 entries) are compiled here.
 _ALONE_BYTES = 4 << 20
+#: What its exit status says if `file` takes no more: compiling again would end the same way.
+_UNWRITABLE = 3
 _START = "from castfs.tree.building import main; main()"
 
 
@@ -102,6 +105,8 @@ def _in_process(source: ManifestFile, file: BinaryIO, presentation: Presentation
         )
     except OSError:
         return False
+    if done.returncode == _UNWRITABLE:
+        raise OSError(errno.ENOSPC, "the index cannot be written")
     if done.returncode < 0:
         raise StoreError(
             f"compiling the manifest was ended by signal {-done.returncode}",
@@ -120,8 +125,11 @@ def main() -> None:
     )
     presentation = msgspec.convert(job.presentation, Presentation)
     with open(job.fd, "w+b") as file, without_collector():
-        source._compile(file, presentation)
-        file.flush()
+        try:
+            source._compile(file, presentation)
+            file.flush()
+        except OSError:
+            os._exit(_UNWRITABLE)
         os._exit(0)  # taking the tree apart takes as long as it looks
 
 

@@ -204,6 +204,33 @@ def test_a_slow_disk_has_sixteen_readers(reading: Reading, monkeypatch: pytest.M
     assert reading.replies.empty()
 
 
+@pytest.mark.parametrize("opened", [True, False], ids=["hashed", "opened"])
+def test_one_large_file_has_one_thread_until_it_is_hashed(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch, opened: bool
+) -> None:
+    go_on = threading.Event()
+    original = Contents.read
+
+    def hashing(contents: Contents, file: OpenFile, offset: int, count: int) -> bytes | bytearray:
+        assert file.trusted or file.size != len(BIG) or go_on.wait(20)
+        file.trusted = True
+        return original(contents, file, offset, count)
+
+    monkeypatch.setattr(Contents, "read", hashing)
+    file = reading.open(b"big")
+    file.trusted = False
+    for number in range(40):
+        reading.files.read_later(number, file if opened else file.ino, number * 1000, 1000)
+    for number in range(100, 140):
+        path = b"many/%03d" % number
+        reading.files.read_later(number, reading.open(path), 0, 4096)
+        assert reading.replies.get(timeout=20) == (number, FILES[path])
+    assert reading.replies.empty()
+    go_on.set()
+    found = dict(reading.replies.get(timeout=20) for _ in range(40))
+    assert found == {number: BIG[number * 1000 :][:1000] for number in range(40)}
+
+
 def test_jobs_end_when_it_is_closed(reading: Reading) -> None:
     reading.read(b"big", 0, 10)
     reading.files.close()

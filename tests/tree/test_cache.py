@@ -303,6 +303,18 @@ def test_a_file_that_is_not_what_it_was(
         build(source(), tmp_path / "index")
 
 
+@pytest.mark.needs_root
+def test_a_disk_that_is_full_for_the_other_process(
+    source: Callable[..., ManifestFile], small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiling a million entries once more here would take seconds, and end the same way."""
+    (small_disk / "filler").write_bytes(bytes(os.statvfs(small_disk).f_bavail * 4096))
+    monkeypatch.setattr(building, "_ALONE_BYTES", 0)
+    monkeypatch.setattr(building, "write_index", None)
+    with pytest.raises(OSError, match="index cannot be written"):
+        build(source(), small_disk / "index")
+
+
 def test_a_compiler_that_is_killed(
     source: Callable[..., ManifestFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
