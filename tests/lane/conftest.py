@@ -1,4 +1,4 @@
-"""Mounts with the fast lane, and sources that reach every corner of it."""
+"""Mounts with the fast lane."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import Mounter
+from tests.mount.conftest import Mounter, mounter_below
 
 
 @pytest.fixture
 def mounter(tmp_path: Path) -> Iterator[Mounter]:
-    base = tmp_path / "work"
-    base.mkdir()
-    mounter = Mounter(base)
-    try:
+    with mounter_below(tmp_path) as mounter:
         yield mounter
-    finally:
-        mounter.clean_up()

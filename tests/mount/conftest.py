@@ -73,12 +73,8 @@ class Mounter:
                     os.kill(pid, signal.SIGKILL)
 
 
-@pytest.fixture(params=[True, False], ids=["lane", "alone"])
-def mounter(
-    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Mounter]:
-    """With the fast lane, and pyfuse3 alone: whatever is tested holds for both."""
-    monkeypatch.setattr(snapshots, "fast_lane", request.param)
+@contextlib.contextmanager
+def mounter_below(tmp_path: Path) -> Iterator[Mounter]:
     base = tmp_path / "work"
     base.mkdir()
     # The unprivileged tests come by here; pytest's own directories are closed to others.
@@ -87,6 +83,16 @@ def mounter(
         yield mounter
     finally:
         mounter.clean_up()
+
+
+@pytest.fixture(params=[True, False], ids=["lane", "alone"])
+def mounter(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Mounter]:
+    """With the fast lane, and pyfuse3 alone: whatever is tested holds for both."""
+    monkeypatch.setattr(snapshots, "fast_lane", request.param)
+    with mounter_below(tmp_path) as mounter:
+        yield mounter
 
 
 @pytest.fixture
