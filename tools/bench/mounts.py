@@ -135,15 +135,16 @@ class Trees:
     def shown(self, work: Work, peer: str) -> Iterator[Path]:
         """The tree as `peer` shows it, with no name of it known to the kernel."""
         name = work.tree
-        if work.memory:
-            _touch_memory(work.memory)
         if peer == NATIVE:
+            _touch_memory(work.memory)
             Path("/proc/sys/vm/drop_caches").write_text("2")
             self._handles[name].warm()
             yield self._paths[name]
             return
         if work.reads:
             warm(self._work / "store" / "blobs" if peer != SQUASH else self._image(name).parent)
+        # Last: warming takes memory, too.
+        _touch_memory(work.memory)
         point = self._work / "mnt"
         point.mkdir(exist_ok=True)
         if peer == SQUASH:
@@ -320,7 +321,8 @@ def _time(command: str, place: Path) -> float:
 def _touch_memory(size: int) -> None:
     """Have as much free memory as what follows will fill: a virtual machine gives back what it does
     not use, and its host returns it at a tenth of the speed of what is measured."""
-    mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
+    if size:
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
 
 def _print(work: Work, measured: list[Measured]) -> None:
