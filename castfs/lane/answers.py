@@ -34,8 +34,8 @@ _CHANGES = (
     Opcode.RENAME, Opcode.LINK, Opcode.WRITE, Opcode.SETXATTR, Opcode.REMOVEXATTR, Opcode.CREATE,
     Opcode.FALLOCATE, Opcode.RENAME2, Opcode.COPY_FILE_RANGE,
 )  # fmt: skip
-#: The kernel asks once, and then does without: OPEN and RELEASE of files and directories (pages
-#: are kept, listings cached), FLUSH at every close, STATX where GETATTR says all there is, TMPFILE
+#: The kernel asks once, and then does without: OPEN and RELEASE of directories (listings are
+#: cached; files see `_open`), FLUSH at every close, STATX where GETATTR says all there is, TMPFILE
 #: because that is what pyfuse3 answers.
 _UNKNOWN = (Opcode.OPENDIR, Opcode.FLUSH, Opcode.STATX, Opcode.TMPFILE)
 

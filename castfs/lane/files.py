@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from castfs.digest import Digest
 from castfs.view import Contents, OpenFile
 from castfs.view.errnos import errno_of, is_expected
 
@@ -55,8 +56,9 @@ class Files:
         self._kept: dict[int, OpenFile] = {}
         self._kept_max = max(1, min(_KEPT_MAX, descriptors // 4))
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        #: By inode that a thread has just opened or hashes: reads that wait for it.
-        self._others: dict[int, list[_Job]] = {}
+        #: By what a thread opens (an inode) or hashes (a digest): reads that wait for it.
+        self._others: dict[int | Digest, list[_Job]] = {}
+        self._closed = False
         self._guard = threading.Lock()
         self._threads: list[threading.Thread] = []
         #: Threads that wait for a job; too many, once there are all threads.
@@ -114,29 +116,32 @@ class Files:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             unique, file, offset, size = job
+            if isinstance(file, int):
+                file = self._kept.get(file, file)
             if isinstance(file, OpenFile) and file.trusted:
                 self._reply(unique, self._read(file, offset, size))
-            elif self._is_first(job):
+            elif self._is_first(file, job):
                 self._reply(unique, self._read(file, offset, size))
                 self._begin_others(file)
             del job, file
             self._idle.release()
 
-    def _is_first(self, job: _Job) -> bool:
+    def _is_first(self, file: OpenFile | int, job: _Job) -> bool:
         """A blob may have to be hashed, or opened far away. Others who want it wait for that
         without a thread: one large file would have them all."""
-        ino = _ino_of(job[1])
+        key = file if isinstance(file, int) else file.digest
         with self._guard:
-            if ino in self._others:
-                self._others[ino].append(job)
+            if key in self._others:
+                self._others[key].append(job)
                 return False
-            self._others[ino] = []
+            self._others[key] = []
             return True
 
     def _begin_others(self, file: OpenFile | int) -> None:
+        key = file if isinstance(file, int) else file.digest
         with self._guard:
-            others = self._others.pop(_ino_of(file))
-        for job in others:
+            others = self._others.pop(key)
+        for job in others if not self._closed else ():
             self._put(job)
 
     def _read(self, file: OpenFile | int, offset: int, size: int) -> bytes | bytearray | int:
@@ -154,6 +159,7 @@ class Files:
 
     def close(self) -> bool:
         """No more reads: those that are under way end by themselves. Have all ended?"""
+        self._closed = True
         for _ in self._threads:
             self._jobs.put(None)
         self._kept.clear()

@@ -31,7 +31,6 @@ from castfs.lane.pace import Pace, has_spare_cpu
 from castfs.lane.passthrough import Passthrough
 from castfs.lane.storing import SIZE_MAX, Storing
 from castfs.lane.wiring import Wires
-from castfs.syscalls import is_local
 from castfs.view import Contents, SnapshotView
 from castfs.view.errnos import errno_of, is_expected
 
@@ -86,14 +85,12 @@ class FastLane:
         self._index = index
         self._passthrough = Passthrough(device, index, contents) if passthrough else None
         self._handlers = Answers(view, self._passthrough).handlers
-        self._storing = Storing(device, index, contents)
-        self._ahead = ReadAhead(index, self._storing)
         self._files = Files(
             contents,
             self._finish_read,
             self._run,
             descriptors=descriptors,
-            is_local=is_local(contents.dir_fd),
+            is_local=contents.is_local,
         )
         self._pace = Pace(time.monotonic_ns, enabled=has_spare_cpu())
         self._buffer = memoryview(bytearray(_REQUEST_MAX))
@@ -102,6 +99,7 @@ class FastLane:
         self._reading: dict[int, int] = {}
         #: Those of them that got a signal. The lane's thread alone.
         self._signalled: set[int] = set()
+        self._looked = 0
         self._guard = threading.Lock()
         # Guarded by _guard, all three.
         self._passed_on = 0
@@ -116,6 +114,9 @@ class FastLane:
             threading.Thread(target=self._run, args=(work,), name=f"castfs {name}", daemon=True)
             for name, work in (("lane", self._serve), ("replies", self._copy))
         ]
+        # Last: nobody would end its process if something else failed.
+        self._storing = Storing(device, index, contents)
+        self._ahead = ReadAhead(index, self._storing)
 
     def start(self) -> None:
         """RuntimeError if there can be no more threads; `stop` it then."""
@@ -123,19 +124,23 @@ class FastLane:
         for thread in reversed(self._threads):
             thread.start()
 
-    def stop(self) -> None:
-        """Serve no more, and give libfuse its device back; `on_end` is not called."""
+    def stop(self) -> bool:
+        """Serve no more, and give libfuse its device back; `on_end` is not called.
+
+        False if something is stuck in the kernel with the device: the connection must be aborted.
+        """
         with self._guard:
             self._ended = True
         # While requests are still answered: who stores ahead may wait for a page that a READ has,
         # and would keep the device open, which nothing but an abort ends then.
         self._refusing = True
-        self._storing.close()
+        self._storing.end()
         deadline = time.monotonic() + _GRACE_SECONDS
         while self._storing.is_busy() and time.monotonic() < deadline:
             self._give_up_reads()
         self._storing.kill()
         self._give_up_reads()
+        has_ended = not self._storing.is_busy()
         self._stopping = True
         os.write(self._wake_write, b"x")
         lane, copier = self._threads
@@ -148,8 +153,10 @@ class FastLane:
         os.close(self._wake_write)
         if not lane.is_alive():
             os.close(self._wake_read)
+            self._storing.close()
             if self._files.close():
                 self._wires.close_device()
+        return has_ended
 
     @property
     def passes_through(self) -> bool:
@@ -205,6 +212,8 @@ class FastLane:
                 return
             self._answer(buffer[:size])
             pace.came()
+            if self._signalled and pace.last - self._looked > _LOOK_AGAIN_MS * 10**6:
+                self._look_again()
 
     def _answer(self, request: memoryview) -> None:
         length, opcode, unique, ino, _, _, pid, _ = fuse.IN_HEADER.unpack_from(request)
@@ -242,8 +251,11 @@ class FastLane:
             self._storing.was_asked_for(ino)
             self._reading[unique] = pid
             self._files.read_later(unique, file or ino, offset, size)
-        if offset == 0 and (file or self._index.attributes(ino)).size <= SIZE_MAX:
+        if offset == 0 and 0 < ino <= self._index.inode_count and self._is_small(ino):
             self._ahead.read(ino)
+
+    def _is_small(self, ino: int) -> bool:
+        return self._index.attributes(ino).size <= SIZE_MAX
 
     def _pass_on(self, opcode: int, unique: int, request: memoryview) -> None:
         if opcode in (Opcode.FORGET, Opcode.BATCH_FORGET):
@@ -272,6 +284,7 @@ class FastLane:
             self._reply(unique, -errno.EINTR)
 
     def _look_again(self) -> None:
+        self._looked = time.monotonic_ns()
         signalled, self._signalled = self._signalled, set()
         for unique in signalled:
             self._interrupt(unique)

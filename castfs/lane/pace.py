@@ -25,19 +25,20 @@ class Pace:
         """`clock` counts nanoseconds."""
         self._clock = clock
         self._enabled = enabled
-        self._last = 0
+        #: When the last request came, by `clock`.
+        self.last = 0
         self._burst = 0
 
     def came(self) -> None:
         now = self._clock()
-        self._burst = self._burst + 1 if now - self._last <= AWAKE_NS else 0
-        self._last = now
+        self._burst = self._burst + 1 if now - self.last <= AWAKE_NS else 0
+        self.last = now
 
     def may_wait_awake(self) -> bool:
         """False once the time is over; the pace has to build up again then."""
         if self._burst < BURST or not self._enabled:
             return False
-        if self._clock() - self._last <= AWAKE_NS:
+        if self._clock() - self.last <= AWAKE_NS:
             return True
         self._burst = 0
         return False

@@ -24,7 +24,8 @@ MEAN_SIZE_MIN = 1 << 20
 #: Smaller files are read as everywhere: one READ, and their pages stay.
 SIZE_MIN = 256 << 10
 
-#: Not root's; blobs on stacked filesystems, on one that cannot: it will be the same for all.
+#: What will be the same for all files: this process may not; the blobs' filesystem is a stacked
+#: one, has no such reads, or (EINVAL) none with O_DIRECT.
 _REFUSALS = (errno.EPERM, errno.ELOOP, errno.EOPNOTSUPP, errno.EINVAL)
 
 #: What RELEASE says of a file: its handle.
@@ -67,6 +68,7 @@ class Passthrough:
             except OSError as exc:
                 if exc.errno in _REFUSALS and not self._granted:
                     log.info("large files are read without passthrough: %s", exc.strerror)
+                    self.offered = False  # nobody closes any more what is opened from now on
                     return -errno.ENOSYS
         if backing:
             self._backings[ino] = backing, count + 1

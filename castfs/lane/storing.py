@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import mmap
 import os
 import select
@@ -25,6 +26,8 @@ from castfs.lane.pace import AWAKE_NS, has_spare_cpu
 from castfs.tree import TreeIndex
 from castfs.view import Contents
 
+log = logging.getLogger("castfs.lane")
+
 #: Larger files are read ahead well enough by the kernel itself.
 SIZE_MAX = 128 << 10
 #: Files that are stored before newer orders are looked at.
@@ -34,7 +37,8 @@ _LATER_MAX = 256
 
 _ORDER = Struct("=QQ")
 _HEADER_SIZE = fuse.OUT_HEADER.size + fuse.NOTIFY_STORE_OUT.size
-_UNGIVEN, _STORED, _ASKED = 0, 1, 2
+#: Of an inode: nobody has it yet; it was stored, or asked for.
+_UNGIVEN, _GIVEN = 0, 1
 
 
 class Storing:
@@ -52,11 +56,15 @@ class Storing:
             pid = _fork()
             if pid == 0:
                 _end_with(_Worker(theirs, device, index, contents, self._given))
-            self._pidfd = os.pidfd_open(pid)
+            try:
+                self._pidfd = os.pidfd_open(pid)
+            except OSError:  # out of descriptors
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
     def was_asked_for(self, ino: int) -> None:
         """The kernel has the file, or waits for it: it must not be stored from now on."""
-        self._given[ino] = _ASKED
+        self._given[ino] = _GIVEN
 
     def order(self, first: int, last: int) -> None:
         """Store these inodes, before what was ordered earlier. Never waits."""
@@ -64,18 +72,24 @@ class Storing:
         with contextlib.suppress(OSError):
             self._orders.send(_ORDER.pack(first, last))
 
+    def end(self) -> None:
+        """Let it end, after a few files at most. More orders go nowhere."""
+        with contextlib.suppress(OSError):  # it has ended already
+            self._orders.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """Begin no other file."""
+        """Once nobody gives orders any more."""
         self._orders.close()
 
     def kill(self) -> None:
-        """It waits for a disk, maybe for ever."""
+        """End it whatever it waits for; only what waits in the kernel for a page or a disk goes on
+        until it has that."""
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def is_busy(self, seconds: float = 0.01) -> bool:
-        """After `close`: is one still being stored? Waits for its end for a moment."""
+        """After `end`: is one still being stored? Waits for its end for a moment."""
         if self._pidfd < 0:
             return False
         poll = select.poll()
@@ -83,7 +97,9 @@ class Storing:
         if not poll.poll(seconds * 1000):
             return True
         with contextlib.suppress(ChildProcessError):  # the program around us has waited for it
-            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            if result is not None and result.si_code == os.CLD_EXITED and result.si_status:
+                log.error("the process that stores ahead has failed, so nothing was stored")
         os.close(self._pidfd)
         self._pidfd = -1
         return False
@@ -157,7 +173,7 @@ class _Worker:
         data = self._contents.read_small(ino, SIZE_MAX)
         if self._given[ino] != _UNGIVEN:
             return True  # somebody has asked for it meanwhile
-        self._given[ino] = _STORED
+        self._given[ino] = _GIVEN
         if not data:
             return True
         header = fuse.OUT_HEADER.pack(_HEADER_SIZE + len(data), fuse.NOTIFY_STORE, 0)
@@ -165,7 +181,7 @@ class _Worker:
         try:
             os.writev(self._device, [header, store, data])
         except OSError:  # ENOENT: the kernel does not know the inode (any more)
-            self._given[ino] = _UNGIVEN
+            self._given[ino] = _UNGIVEN  # if it was asked for meanwhile it is stored for nothing
             return False
         return True
 

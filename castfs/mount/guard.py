@@ -91,7 +91,7 @@ def take_away(mountpoint: str, manifest_id: str, said: bytes) -> None:
     """Remove the mounts that nobody serves any more among those that may be the one."""
     from castfs.mount.mountinfo import find_mount, read_mounts
     from castfs.mount.probing import is_dead, probe_one
-    from castfs.mount.unmounting import detach_abandoned, detach_dead
+    from castfs.mount.unmounting import detach_dead
 
     device = tuple(json.loads(said)) if said.strip() else None
     for mounted in read_mounts():
@@ -105,7 +105,6 @@ def take_away(mountpoint: str, manifest_id: str, said: bytes) -> None:
             continue
         answer = probe_one(mounted.mountpoint)
         with contextlib.suppress(CastfsError):
-            if is_dead(answer):
+            # Without an answer, but surely ours: something is stuck in the kernel with it.
+            if is_dead(answer) or (answer is None and mounted.device == device):
                 detach_dead(mounted.mountpoint)
-            elif answer is None and mounted.device == device:
-                detach_abandoned(mounted)

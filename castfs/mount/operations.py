@@ -19,7 +19,6 @@ import pyfuse3
 import trio
 
 from castfs.paths import NAME_MAX
-from castfs.syscalls import is_local
 from castfs.tree import Attributes
 from castfs.view import Contents, OpenFile, SnapshotView
 from castfs.view.errnos import READ_ONLY, errno_of, is_expected
@@ -80,7 +79,6 @@ class SnapshotOperations(pyfuse3.Operations):
         super().__init__()
         self._view = view
         self._contents = contents
-        self._is_local = is_local(contents.dir_fd)
         self._files: dict[int, OpenFile] = {}
         self._handles = itertools.count(1)
         # pyfuse3 copies an entry or buffer into its reply before another handler runs, and no
@@ -147,7 +145,7 @@ class SnapshotOperations(pyfuse3.Operations):
         if flags & _WRITING:
             raise pyfuse3.FUSEError(READ_ONLY)
         handle = next(self._handles)
-        if self._is_local:
+        if self._contents.is_local:
             file = self._contents.open(inode)
         else:  # nothing else would be answered while that waits
             file = await trio.to_thread.run_sync(

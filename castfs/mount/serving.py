@@ -30,9 +30,8 @@ from castfs.mount.mountinfo import FILESYSTEM_TYPE, SOURCE_PREFIX, find_mount, r
 from castfs.mount.operations import make_operations
 from castfs.mount.options import MountOptions
 from castfs.mount.request import MountRequest, MountStatus
-from castfs.mount.unmounting import detach
+from castfs.mount.unmounting import detach, detach_dead
 from castfs.mount.wording import shown
-from castfs.syscalls import is_local
 
 log = logging.getLogger("castfs.mount")
 
@@ -201,7 +200,8 @@ class _Server:
     def _warn_of_passthrough(self) -> None:
         if self._request.options.passthrough and not (self._lane and self._lane.passes_through):
             self._warnings.append(
-                "without passthrough, which takes root, Linux 6.9, the fast lane, and no `verify`"
+                "without passthrough, which takes root, Linux 6.9, a store on a local disk, "
+                "the fast lane, and no `verify`"
             )
             log.warning("%s", self._warnings[-1])
 
@@ -227,8 +227,10 @@ class _Server:
         )
         if not ours and self._told:
             self._unmount_elsewhere()
-        if self._lane is not None:
-            self._lane.stop()
+        if self._lane is not None and not self._lane.stop() and ours:
+            with contextlib.suppress(MountError):
+                detach_dead(self._request.mountpoint)
+                ours = False
         pyfuse3.close(unmount=ours)
         log.info("unmounted %s", shown(self._request.mountpoint))
 
@@ -247,12 +249,14 @@ class _Server:
 
 
 def _wants_passthrough(options: MountOptions, snapshot: Loaded) -> bool:
-    if options.verify or os.geteuid() != 0:
-        return False
-    if options.passthrough is not None:
-        return options.passthrough
     # Elsewhere opening a blob may take long, and nothing else would be answered meanwhile.
-    return passthrough_pays(snapshot.view.index) and is_local(snapshot.contents.dir_fd)
+    if options.verify or os.geteuid() != 0 or not snapshot.contents.is_local:
+        return False
+    return (
+        passthrough_pays(snapshot.view.index)
+        if options.passthrough is None
+        else options.passthrough
+    )
 
 
 async def _beat(beat: Callable[[], None]) -> None:

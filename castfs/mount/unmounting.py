@@ -64,7 +64,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> Unmounted:
     alive = bool(status and entry and entry[1])
     with _process_of(status) as process:
         try:
-            detach(path, lazy=lazy)
+            detach(path, lazy=lazy, abort=status is not None and not alive)
         except MountBusyError:
             if alive or not is_dead(probe_one(path)):
                 raise _busy(path, mounted) from None
@@ -97,19 +97,8 @@ def unmount_all(*, lazy: bool = False) -> tuple[list[Unmounted], list[CastfsErro
 
 
 def detach_dead(mountpoint: Path) -> None:
-    """Remove a mount whose process has gone, whoever still has a file of it open."""
-    detach(mountpoint, lazy=True)
-
-
-def detach_abandoned(mounted: Mounted) -> None:
-    """The same where requests wait for ever, because something keeps the connection of a process
-    that has gone: another one that is stuck in the kernel. Those who wait get errors."""
-    with contextlib.suppress(OSError):  # where fusectl is mounted
-        Path(f"/sys/fs/fuse/connections/{mounted.device[1]}/abort").write_text("1")
-    if os.geteuid() == 0:
-        _umount2(mounted.mountpoint, _MNT_FORCE | _MNT_DETACH)
-    else:
-        _fusermount(mounted.mountpoint, lazy=True)
+    """Remove a mount whose process has gone, whoever still has a file of it open, or waits."""
+    detach(mountpoint, lazy=True, abort=True)
 
 
 def _busy(path: Path, mounted: Mounted) -> MountBusyError:
@@ -120,10 +109,19 @@ def _busy(path: Path, mounted: Mounted) -> MountBusyError:
     )
 
 
-def detach(path: Path, *, lazy: bool) -> None:
-    """Take a mount away, whoever serves it. MountBusyError, MountError."""
+def detach(path: Path, *, lazy: bool, abort: bool = False) -> None:
+    """Take a mount away, whoever serves it. MountBusyError, MountError.
+
+    `abort` ends its connection first, for a mount that nobody serves. That ends by itself with its
+    process, unless another one is stuck in the kernel with it: requests wait for ever then, and so
+    does who unmounts. Root can always do it, users only where fusectl is mounted.
+    """
+    mounted = find_mount(path) if abort else None
+    if mounted is not None:
+        with contextlib.suppress(OSError):
+            Path(f"/sys/fs/fuse/connections/{mounted.device[1]}/abort").write_text("1")
     if os.geteuid() == 0:
-        _umount2(path, _MNT_DETACH if lazy else 0)
+        _umount2(path, (_MNT_DETACH if lazy else 0) | (_MNT_FORCE if abort else 0))
     else:
         _fusermount(path, lazy=lazy)
 

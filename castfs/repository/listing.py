@@ -10,12 +10,12 @@ from castfs.paths import RelPath, split
 from castfs.tree import ListedEntry
 
 
-def list_tree(tree: Tree, path: bytes, *, recursive: bool = False) -> list[ListedEntry]:
+def list_tree(tree: Tree, path: bytes, *, recursive: bool = False) -> list[ListedEntry] | None:
     """The entries of directory `path`, or with all below them, by the bytes of their paths. What is
-    no directory, alone. Empty if there is none."""
+    no directory, alone. None if there is nothing at `path`."""
     top = tree.get(path)
     if top is None:
-        return []
+        return None
     links = _count_links(tree)
     paths = _iter_below(tree, path, recursive) if isinstance(top, Directory) else [RelPath(path)]
     result = []

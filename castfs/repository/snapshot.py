@@ -62,18 +62,20 @@ class Snapshot:
         milliseconds, where a manifest takes seconds for a million entries."""
         if self.depot is None or self.file is not None:
             return None
+        if not self.depot.manifest_path(self.manifest_id).is_file():
+            return None  # reading it says what is wrong
         from castfs.repository.indexed import find_entries
 
         return find_entries(self.depot, self.manifest_id)
 
-    def _ask_index(self, question: Callable[[IndexedEntries], T]) -> T | None:
-        """None where there is no index, or it does not say; then the manifest does."""
+    def _ask_index(self, question: Callable[[IndexedEntries], T]) -> tuple[T] | None:
+        """An answer, or None where there is no index or it does not say; then the manifest does."""
         if "manifest" in self.__dict__ or self._indexed is None:
             return None
         from castfs.tree import NotIndexedError
 
         with contextlib.suppress(NotIndexedError):
-            return question(self._indexed)
+            return (question(self._indexed),)
         return None
 
     def iter_entries(self) -> Iterator[tuple[RelPath, Entry]]:
@@ -83,10 +85,14 @@ class Snapshot:
     def get(self, path: str | bytes) -> Entry:
         """The entry at `path` ("" is the root). NotFoundError."""
         raw = normalize(path)
-        entry = self._ask_index(lambda index: index.get(raw)) or self.manifest.tree.get(raw)
+        answer = self._ask_index(lambda index: index.get(raw))
+        entry = answer[0] if answer else self.manifest.tree.get(raw)
         if entry is None:
-            raise NotFoundError(f"{display(raw)} is not in snapshot {self.id}")
+            raise self._not_found(raw)
         return entry
+
+    def _not_found(self, path: bytes) -> NotFoundError:
+        return NotFoundError(f"{display(path)} is not in snapshot {self.id}")
 
     def list(
         self, path: str | bytes = "", *, recursive: bool = False, hardlinks: bool = True
@@ -99,13 +105,13 @@ class Snapshot:
         from castfs.repository.listing import list_tree
 
         raw = normalize(path)
-        found = None
+        answer = None
         # All of a large tree is read faster from its manifest.
         if not recursive and not hardlinks:
-            found = self._ask_index(lambda index: index.list(raw))
-        found = found or list_tree(self.manifest.tree, raw, recursive=recursive)
-        if not found:
-            self.get(path)
+            answer = self._ask_index(lambda index: index.list(raw))
+        found = answer[0] if answer else list_tree(self.manifest.tree, raw, recursive=recursive)
+        if found is None:
+            raise self._not_found(raw)
         return found
 
     def open(self, path: str | bytes) -> BinaryIO:
@@ -160,11 +166,11 @@ class Snapshot:
             os.fsencode(path) for path in ([paths] if isinstance(paths, str | bytes) else paths)
         ]
         with self.pinned("restore"):
-            tree = None
-            if chosen:
-                tree = self._ask_index(lambda index: index.subtree(map(normalize, chosen)))
+            answer, wanted = None, {normalize(path) for path in chosen}
+            if wanted and b"" not in wanted:
+                answer = self._ask_index(lambda index: index.subtree(wanted))
             return restore_tree(
-                tree or self.manifest.tree,
+                answer[0] if answer else self.manifest.tree,
                 self.blobs,
                 Path(target),
                 paths=chosen,

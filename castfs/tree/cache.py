@@ -58,10 +58,11 @@ def open_index(
     One that is damaged, of another version or written by somebody who is neither this user nor root
     is not used. Whatever `write` raises; never for the cache's sake.
     """
-    index = find_index(directories, key, presentation)
-    if index is not None:
-        return index
     name = _file_name(key, presentation)
+    for directory in directories:
+        index = _find(directory / name, key, presentation, logging.WARNING)
+        if index is not None:
+            return index
     for directory in directories:
         with contextlib.suppress(OSError):
             return _build(directory / name, key, presentation, write)
@@ -74,9 +75,10 @@ def open_index(
 def find_index(
     directories: Sequence[Path], key: str, presentation: Presentation
 ) -> TreeIndex | None:
-    """The same, but None if there is none yet."""
+    """The same, but None if there is none that can be used."""
     for directory in directories:
-        index = _find(directory / _file_name(key, presentation), key, presentation)
+        path = directory / _file_name(key, presentation)
+        index = _find(path, key, presentation, logging.DEBUG)
         if index is not None:
             return index
     return None
@@ -96,7 +98,7 @@ def _file_name(key: str, presentation: Presentation) -> str:
     return f"{key}.{presentation}.v{INDEX_VERSION}.index"
 
 
-def _find(path: Path, key: str, presentation: Presentation) -> TreeIndex | None:
+def _find(path: Path, key: str, presentation: Presentation, level: int) -> TreeIndex | None:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         fd = os.open(path, flags)
@@ -105,18 +107,18 @@ def _find(path: Path, key: str, presentation: Presentation) -> TreeIndex | None:
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()):
-            log.warning("%s is not used: somebody else wrote it", path)
+            log.log(level, "%s is not used: somebody else wrote it", path)
             return None
         if status.st_mode & 0o022:
-            log.warning("%s is not used: others may write it", path)
+            log.log(level, "%s is not used: others may write it", path)
             return None
         try:
             index = map_index(fd)
         except (BadIndexError, OSError) as exc:
-            log.warning("%s is made again: %s", path, exc)
+            log.log(level, "%s is made again: %s", path, exc)
             return None
         if not _is_of(index, key, presentation):
-            log.warning("%s is made again: it is of another snapshot", path)
+            log.log(level, "%s is made again: it is of another snapshot", path)
             return None
         if time.time() - status.st_mtime > _USED_SECONDS:
             with contextlib.suppress(OSError):
@@ -147,7 +149,7 @@ def _build(path: Path, key: str, presentation: Presentation, write: Writer) -> T
             index = map_index(file)
             # Not over one that another mount has just made and mapped: on NFS that would be gone
             # for it. Not synced: after a power cut its checksum says whether it is whole.
-            made = _find(path, key, presentation)
+            made = _find(path, key, presentation, logging.DEBUG)
             if made is None:
                 temp.rename(path)
             return made or index

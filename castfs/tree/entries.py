@@ -28,8 +28,8 @@ class ListedEntry(NamedTuple):
 
 
 class IndexedEntries:
-    """What `index` holds, whose presentation changes nothing but who owns what nobody is recorded
-    to own. NotIndexedError wherever it does not say what the manifest does."""
+    """What an index holds that was made without `uid=`, `gid=` and `umask=`. NotIndexedError
+    wherever it does not say what the manifest does."""
 
     def __init__(self, index: TreeIndex) -> None:
         if index.owners == Owners.SOME:
@@ -41,12 +41,12 @@ class IndexedEntries:
         ino = self._find(path)
         return self._whole_entry(ino) if ino else None
 
-    def list(self, path: bytes) -> list[ListedEntry]:
+    def list(self, path: bytes) -> list[ListedEntry] | None:
         """The entries of a directory, ordered by their names' bytes; what is no directory, alone.
-        Empty if there is none at `path`."""
+        None if there is nothing at `path`."""
         ino = self._find(path)
         if not ino:
-            return []
+            return None
         if not self._index.is_dir(ino):
             return [self._listed(path, ino)]
         return [self._listed(below, child) for below, child in self._children(path, ino)]

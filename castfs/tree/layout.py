@@ -11,7 +11,7 @@ import sys
 from struct import Struct
 
 #: Raised whenever the same manifest would give other bytes.
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 
 MAGIC = b"castfsix"
 #: A whole page, so that the sections after it are aligned.

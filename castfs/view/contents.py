@@ -19,6 +19,7 @@ from castfs.digest import Digest, digest_bytes, digest_fd
 from castfs.errors import BlobError
 from castfs.paths import display
 from castfs.store import BlobDir
+from castfs.syscalls import is_local
 from castfs.view.snapshot import SnapshotView
 
 log = logging.getLogger("castfs.view")
@@ -63,6 +64,11 @@ class Contents:
         self._view = view
         self._blobs = blobs
         self._verify = verify
+        try:
+            #: Opening a blob never waits for another machine or process.
+            self.is_local = is_local(blobs.dir_fd)
+        except OSError:
+            self.is_local = False
         self._nowait = hasattr(os, "RWF_NOWAIT")
         self._guard = threading.Condition()
         # Guarded by _guard, all four.

@@ -21,7 +21,7 @@ def test_the_index_of_a_mount(castfs: Run, tmp_path: Path, store: Path) -> None:
     castfs("mount", snapshot, place, "--", "true")
     [index] = (store / "cache" / "indexes").iterdir()
     lines = castfs("debug", "index", index).text.splitlines()
-    assert lines[:1] == ["tree index, version 1"]
+    assert lines[:1] == ["tree index, version 2"]
     [line] = [line for line in lines if " file " in line]
     assert line.endswith(f"sha256={hashlib.sha256(b'content').hexdigest()}")
 

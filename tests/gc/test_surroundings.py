@@ -235,6 +235,9 @@ def put_odd_names(scene: Scene, outside: Path) -> list[Path]:
         directory.mkdir(exist_ok=True)
         odd.append(Path(shutil.copy(path, directory)))
     outside.mkdir()
+    # Names of shards that happen not to be there: a manifest's id is another each time.
+    taken = {path.name for directory in (blobs, manifests) for path in directory.iterdir()}
+    free = sorted({f"{number:02x}" for number in range(256)} - taken)
     for directory, end in ((blobs, ""), (manifests, ".json")):
         # Whose names are right, and what they are is not.
         (directory / shard / f"{digest}{end}").mkdir()
@@ -243,12 +246,12 @@ def put_odd_names(scene: Scene, outside: Path) -> list[Path]:
         link.symlink_to(outside / f"file{end}")
         away = outside / f"shard{end}"
         away.mkdir()
-        foreign = away / f"{digest_in('ee', directory)}{end}"
+        foreign = away / f"{digest_in(free[0], directory)}{end}"
         foreign.write_bytes(b"odd")
-        (directory / "ee").symlink_to(away)
-        (directory / "ef").write_bytes(b"odd")
+        (directory / free[0]).symlink_to(away)
+        (directory / free[1]).write_bytes(b"odd")
         odd += [directory / shard / f"{digest}{end}", link, outside / f"file{end}", foreign]
-        odd += [directory / "ee", directory / "ef"]
+        odd += [directory / free[0], directory / free[1]]
     for path in odd:
         os.utime(path, ns=(OLD_NS, OLD_NS), follow_symlinks=False)
     return odd

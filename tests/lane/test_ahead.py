@@ -48,8 +48,9 @@ class Kernel:
 
     def finish(self) -> list[tuple[bytes, bytes]]:
         """What else there is, once the process that stores has ended."""
-        self._storing.close()
+        self._storing.end()
         assert not self._storing.is_busy(20)
+        self._storing.close()
         self._end.setblocking(False)
         rest = []
         try:

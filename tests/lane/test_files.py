@@ -231,6 +231,30 @@ def test_one_large_file_has_one_thread_until_it_is_hashed(
     assert found == {number: BIG[number * 1000 :][:1000] for number in range(40)}
 
 
+def test_reads_that_wait_end_when_it_is_closed(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have been answered by then; no thread may begin them, or stay."""
+    go_on = threading.Event()
+    original = Contents.read
+
+    def hashing(contents: Contents, file: OpenFile, offset: int, count: int) -> bytes | bytearray:
+        assert go_on.wait(20)
+        return original(contents, file, offset, count)
+
+    monkeypatch.setattr(Contents, "read", hashing)
+    file = reading.open(b"big")
+    file.trusted = False
+    for number in range(10):
+        reading.files.read_later(number, file, 0, 10)
+    assert not reading.files.close()
+    go_on.set()
+    assert reading.replies.get(timeout=20) == (0, BIG[:10])
+    for thread in reading.threads():
+        thread.join(20)
+        assert not thread.is_alive()
+
+
 def test_jobs_end_when_it_is_closed(reading: Reading) -> None:
     reading.read(b"big", 0, 10)
     reading.files.close()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from castfs.lane.lane import _GRACE_SECONDS
-from tests.lane.serving import Finished, ask, finish, served, start
+from tests.lane.serving import Finished, Served, ask, finish, served, start
 from tests.mount.conftest import PATIENCE, Mounter, wait_until
 from tests.mount.trees import write
 
@@ -45,8 +51,11 @@ storing.Storing.was_asked_for = lambda self, ino: None
 
 def waits_in_the_kernel(pid: int) -> bool:
     """Is a child of a process in a state that no signal ends (proc_pid_stat(5))?"""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return any(") D " in Path(f"/proc/{child}/stat").read_text() for child in children)
+    return any(") D " in Path(f"/proc/{child}/stat").read_text() for child in children_of(pid))
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def assert_error_or_right(reader: Finished) -> None:
@@ -54,38 +63,48 @@ def assert_error_or_right(reader: Finished) -> None:
     assert reader.code == 1 or reader.out == b"3" * 1003
 
 
-def test_the_server_is_killed_meanwhile(mounter: Mounter) -> None:
-    """What stores ahead cannot be killed then, and keeps the connection: the guard ends it."""
+@contextlib.contextmanager
+def storing_a_page_of(mounter: Mounter) -> Iterator[tuple[Served, subprocess.Popen[bytes]]]:
+    """A server whose process that stores ahead waits for a page, and the reader who has it."""
     for number in range(20):
         size = 1003 if number == 3 else 1000
         write(mounter.source / f"{number:02}", b"%d" % (number % 10) * size)
     with served(mounter, mounter.take(), WAITING_FOR_A_PAGE) as server:
-        assert ask("ls", "-l", mounter.mountpoint).code == 0
-        paths = [mounter.mountpoint / f"{number:02}" for number in range(3)]
-        assert ask("cat", *paths).code == 0
+        assert ask("ls", "-l", mounter.mountpoint).code == 0  # it takes only what it knows
+        first = ask("cat", *[mounter.mountpoint / f"{number:02}" for number in range(3)])
+        assert first.out == b"".join(b"%d" % number * 1000 for number in range(3))
         wait_until(lambda: (server.place / "storing").exists())
         reader = start("cat", mounter.mountpoint / "03")
         wait_until(lambda: waits_in_the_kernel(server.process.pid))
+        yield server, reader
+
+
+def test_the_server_is_killed_meanwhile(mounter: Mounter) -> None:
+    """What stores ahead cannot be killed then, and keeps the connection: the guard ends it."""
+    with storing_a_page_of(mounter) as (server, reader):
         server.process.kill()
         assert_error_or_right(finish(reader))
         wait_until(lambda: mounter.mounts() == [])
         server.process.wait(PATIENCE)
 
 
+def test_all_are_killed_meanwhile(mounter: Mounter) -> None:
+    """As a container's end does. Unmounting ends the connection, and would itself wait for ever."""
+    with storing_a_page_of(mounter) as (server, reader):
+        for pid in (*children_of(server.process.pid), server.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        server.process.wait(PATIENCE)
+        unmounted = ask(sys.executable, "-m", "castfs", "umount", mounter.mountpoint)
+        assert unmounted.code == 0, unmounted.err
+        assert_error_or_right(finish(reader))
+        assert mounter.mounts() == []
+
+
 @pytest.mark.parametrize("answered", [False, True], ids=["to the end", "for a while"])
 def test_storing_ahead_waits_for_a_page_of_a_reader(mounter: Mounter, answered: bool) -> None:
     """A NOTIFY_STORE waits for the page's lock, which is the reader's until its READ is answered;
     and who waits in the kernel keeps the device open."""
-    for number in range(20):
-        size = 1003 if number == 3 else 1000
-        write(mounter.source / f"{number:02}", b"%d" % (number % 10) * size)
-    with served(mounter, mounter.take(), WAITING_FOR_A_PAGE) as server:
-        assert ask("ls", "-l", mounter.mountpoint).code == 0  # it takes only what it knows
-        first = start("cat", *[mounter.mountpoint / f"{number:02}" for number in range(3)])
-        assert finish(first).out == b"".join(b"%d" % number * 1000 for number in range(3))
-        wait_until(lambda: (server.place / "storing").exists())
-        reader = start("cat", mounter.mountpoint / "03")
-        wait_until(lambda: waits_in_the_kernel(server.process.pid))
+    with storing_a_page_of(mounter) as (server, reader):
         if answered:
             (server.place / "go on").touch()
             assert finish(reader).out == b"3" * 1003

@@ -132,6 +132,20 @@ def test_signals_of_the_terminal_are_not_for_it(mounter: Mounter, source: Path) 
     wait_until(lambda: resident(place / "006"))
 
 
+def test_nothing_stays_of_a_lane_that_cannot_begin(mounter: Mounter, source: Path) -> None:
+    patch = """
+def fail(*arguments, **options):
+    raise OSError(errno.EMFILE, "Too many open files")
+lane.Files = lane.Pace = fail
+"""
+    with served(mounter, mounter.take(), patch) as server:
+        assert not is_named(server.process.pid)
+        assert_same(mounter)
+        server.process.terminate()
+        assert server.finish() == 0
+    assert "without the fast lane" in server.said
+
+
 def test_there_can_be_no_process(mounter: Mounter, source: Path) -> None:
     patch = """
 from castfs.lane import storing

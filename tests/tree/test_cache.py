@@ -30,7 +30,7 @@ from tests.tree.test_compiler import make_file, make_tree
 
 ID = Digest("ab" * 32)
 PRESENTATION = Presentation(owner=1)
-NAME = f"{ID}.o1-o0-000.v1.index"
+NAME = f"{ID}.o1-o0-000.v2.index"
 TREE = make_tree({b"d/f": make_file(b"1")})
 
 
@@ -194,9 +194,9 @@ def test_unused_ones_go(place: Path) -> None:
     opened(place)
     now = time.time()
     for name, age in (
-        (f"{'01' * 32}.o0-o0-000.v1.index", UNUSED_SECONDS + 60),
+        (f"{'01' * 32}.o0-o0-000.v2.index", UNUSED_SECONDS + 60),
         (f"file-{'02' * 32}.o0-u5-022.v0.index", UNUSED_SECONDS + 60),
-        (f"{'03' * 32}.o0-o0-000.v1.index", UNUSED_SECONDS - 60),
+        (f"{'03' * 32}.o0-o0-000.v2.index", UNUSED_SECONDS - 60),
         ("tmp-0123456789abcdef", 2 * 86400),
         ("tmp-0123456789abcdee", 3600),
         ("of somebody else", UNUSED_SECONDS * 2),
@@ -242,7 +242,7 @@ def test_holding_it_keeps_it(tmp_path: Path) -> None:
 
 def test_orphans_go(place: Path) -> None:
     opened(place)
-    kept = place / f"file-{'02' * 32}.o0-o0-000.v1.index"
+    kept = place / f"file-{'02' * 32}.o0-o0-000.v2.index"
     kept.write_bytes(b"")
     remove_orphans(place, lambda digest: digest == ID)
     assert len(list(place.iterdir())) == 2

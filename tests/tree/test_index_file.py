@@ -26,7 +26,7 @@ from tests.tree.test_compiler import make_file, make_tree, trees
 ID = Digest("ab" * 32)
 
 GOLDEN = """\
-tree index, version 1
+tree index, version 2
 manifest abababababababababababababababababababababababababababababababab
 presentation o7-u8-022
 6 inodes, 3 directories, 13 entries
