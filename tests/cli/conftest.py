@@ -61,6 +61,12 @@ def command(*args: str | bytes | Path) -> list[str | bytes | Path]:
     return [sys.executable, "-W", "error", "-m", "castfs", *args]
 
 
+def command_to_signal(*args: str | bytes | Path) -> list[str | bytes | Path]:
+    """A signal may come after a file was opened and before anybody has taken note of it: Python
+    warns developers of that, and closes it."""
+    return [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-m", "castfs", *args]
+
+
 def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), **variables}
 

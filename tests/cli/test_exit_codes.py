@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from castfs.cli.help import EXIT_CODES
-from tests.cli.conftest import TIMEOUT, Run, command, environment, one_line
+from tests.cli.conftest import TIMEOUT, Run, command, command_to_signal, environment, one_line
 
 
 def blob_of(castfs: Run, snapshot: str, path: str, store: Path) -> Path:
@@ -191,7 +191,10 @@ def test_signal_discards_what_was_staged(
 ) -> None:
     castfs("init")
     with subprocess.Popen(
-        command("ingest", many), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        command_to_signal("ingest", many),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
     ) as process:
         read_until(process, lambda: staged(store))
         process.send_signal(number)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import TIMEOUT, Run, command, environment, one_line
+from tests.cli.conftest import TIMEOUT, Run, command, command_to_signal, environment, one_line
 from tests.store.processes import is_waiting_for_others
 
 
@@ -25,7 +25,7 @@ class Service:
         self.out, self.err = directory / "out", directory / "err"
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
-                command("gc", *args), stdout=out, stderr=err, env=environment(**variables)
+                command_to_signal("gc", *args), stdout=out, stderr=err, env=environment(**variables)
             )
 
     def rounds(self) -> int:

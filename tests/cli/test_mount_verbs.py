@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import TIMEOUT, Result, Run, command, environment, one_line
+from tests.cli.conftest import TIMEOUT, Result, Run, command_to_signal, environment, one_line
 from tests.conftest import fuse_mounts_below
 
 pytestmark = pytest.mark.mounted
@@ -98,7 +98,7 @@ def test_mount_for_a_command(program: Run, taken: str, mountpoint: Path) -> None
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_foreground(taken: str, mountpoint: Path, number: signal.Signals) -> None:
     with subprocess.Popen(
-        command("mount", "-f", taken, mountpoint),
+        command_to_signal("mount", "-f", taken, mountpoint),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
@@ -136,7 +136,7 @@ def test_mount_point_is_checked(program: Run, taken: str, tmp_path: Path, tree: 
 
 def test_signal_while_mounting_leaves_nothing(taken: str, mountpoint: Path, tmp_path: Path) -> None:
     with subprocess.Popen(
-        command("mount", taken, mountpoint, "--", "sleep", str(TIMEOUT)),
+        command_to_signal("mount", taken, mountpoint, "--", "sleep", str(TIMEOUT)),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=environment(),
