@@ -203,6 +203,10 @@ def _hasher(path: Path) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+            assert process.stdin is not None
+            # Writes what is left of a batch, which would fail instead of with the real error.
+            with contextlib.suppress(OSError):
+                process.stdin.close()
 
 
 def main() -> None:

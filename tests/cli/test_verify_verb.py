@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,14 +172,23 @@ def test_no_store(castfs: Run, store: Path) -> None:
     assert not store.exists()
 
 
+@pytest.mark.parametrize("before", [False, True], ids=["at some time", "before it is fed"])
 def test_a_hasher_that_is_killed(
-    castfs: Run, taken: str, store: Path, monkeypatch: pytest.MonkeyPatch
+    castfs: Run, taken: str, store: Path, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
     monkeypatch.setenv("CASTFS_THREADS", "2")
     monkeypatch.setattr(hashing, "_ALONE_FILES", 0)
     monkeypatch.setattr(hashing, "_ALONE_BYTES", 0)
     castfs("verify", "--data")
     monkeypatch.setattr(hashing, "_START", "import os; os.kill(os.getpid(), 9)")
+    original = hashing._feed
+
+    def feed(process: subprocess.Popen[bytes], *rest: Any) -> None:
+        if before:
+            process.wait(TIMEOUT)
+        original(process, *rest)
+
+    monkeypatch.setattr(hashing, "_feed", feed)
     line = one_line(castfs("verify", "--data", code=1).err)
     assert line.startswith("castfs: a process that hashes blobs ended; ")
     assert list((store / "leases").iterdir()) == []
