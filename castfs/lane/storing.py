@@ -17,7 +17,7 @@ import signal
 import socket
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from struct import Struct
 
@@ -42,7 +42,7 @@ _UNGIVEN, _GIVEN = 0, 1
 
 
 class Storing:
-    """The end of the process that serves the mount. The other one ends with it, or by `close`."""
+    """The end of the process that serves the mount. The other one ends with it, or by `end`."""
 
     def __init__(self, device: int, index: TreeIndex, contents: Contents) -> None:
         """Forks, so it is best called before there are threads. Without a process nothing is
@@ -55,7 +55,7 @@ class Storing:
         with theirs, contextlib.suppress(OSError):  # a limit of processes
             pid = _fork()
             if pid == 0:
-                _end_with(_Worker(theirs, device, index, contents, self._given))
+                _end_with(lambda: _Worker(theirs, device, index, contents, self._given))
             try:
                 self._pidfd = os.pidfd_open(pid)
             except OSError:  # out of descriptors
@@ -194,10 +194,11 @@ def _fork() -> int:
         return os.fork()
 
 
-def _end_with(worker: _Worker) -> None:
-    """All that the new process does."""
+def _end_with(make_worker: Callable[[], _Worker]) -> None:
+    """All that the new process does: whatever fails in it, it never becomes a second server."""
     status = 1
     try:
+        worker = make_worker()
         gc.disable()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
