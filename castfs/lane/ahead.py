@@ -53,20 +53,20 @@ class ReadAhead:
             self._order(max(ino, self._ordered) + 1, ino + self._window)
 
     def listed(self, directory: int) -> None:
-        """A directory was listed to its end, so the kernel knows its files."""
+        """The last part of a directory's listing was given, so the kernel is about to know its
+        files. Whoever lists it will ask once more whether that was all: time to store the first."""
         if self._confidence < _SURE:
             return
         self._confidence -= 1
         first = self._index.first_file(directory)
         if first:
             self._end = self._index.last_file(directory)
-            # The first one will be asked for before it could be stored.
-            self._last = self._ordered = first
+            self._last = self._ordered = first - 1
             self._window = _WINDOW_MAX if self._confidence > _SURE_MAX // 2 else _WINDOW_MIN
-            self._order(first + 1, first + self._window)
+            self._order(first, first + self._window, are_new=True)
 
-    def _order(self, first: int, last: int) -> None:
+    def _order(self, first: int, last: int, *, are_new: bool = False) -> None:
         last = min(last, self._end)
         if first <= last:
             self._ordered = last
-            self._storing.order(first, last)
+            self._storing.order(first, last, are_new=are_new)

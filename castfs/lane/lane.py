@@ -233,8 +233,10 @@ class FastLane:
                 log.exception("request %d of inode %d failed", opcode, ino)
             reply = -errno_of(exc)
         self._reply(unique, reply)
-        if opcode == Opcode.READDIRPLUS and reply == b"":
-            self._ahead.listed(ino)
+        if opcode == Opcode.READDIRPLUS and not isinstance(reply, int) and len(reply):
+            _, offset, *_ = fuse.READ_IN.unpack_from(request, _HEADER_SIZE)
+            if self._index.is_end(ino, offset + len(reply)):
+                self._ahead.listed(ino)
 
     def _read(self, unique: int, ino: int, pid: int, body: memoryview) -> None:
         _, offset, size, *_ = fuse.READ_IN.unpack_from(body)

@@ -35,7 +35,11 @@ _BATCH = 4
 #: Directories that the reader will come back to from those below.
 _LATER_MAX = 256
 
-_ORDER = Struct("=QQ")
+#: First and last inode; whether the kernel may be about to learn of them only now.
+_ORDER = Struct("=QQ?")
+#: So long does the kernel take at most, after it was given a directory's page, to know its files;
+#: mostly a few microseconds for each.
+_NEW_NS = 200_000
 _HEADER_SIZE = fuse.OUT_HEADER.size + fuse.NOTIFY_STORE_OUT.size
 #: Of an inode: nobody has it yet; it was stored, or asked for.
 _UNGIVEN, _GIVEN = 0, 1
@@ -66,11 +70,14 @@ class Storing:
         """The kernel has the file, or waits for it: it must not be stored from now on."""
         self._given[ino] = _GIVEN
 
-    def order(self, first: int, last: int) -> None:
-        """Store these inodes, before what was ordered earlier. Never waits."""
+    def order(self, first: int, last: int, *, are_new: bool = False) -> None:
+        """Store these inodes, before what was ordered earlier. Never waits.
+
+        `are_new`: the kernel has just been told of them.
+        """
         # It may be busy with older orders, or somebody has killed it: nobody needs to have this.
         with contextlib.suppress(OSError):
-            self._orders.send(_ORDER.pack(first, last))
+            self._orders.send(_ORDER.pack(first, last, are_new))
 
     def end(self) -> None:
         """Let it end, after a few files at most. More orders go nowhere."""
@@ -122,8 +129,9 @@ class _Worker:
         self._contents = contents
         self._given = given
         self._may_wait_awake = has_spare_cpu()
-        #: (first, last) inode, newest last.
-        self._pending: list[tuple[int, int]] = []
+        #: (first, last) inode, and until when (ns, monotonic) the kernel may not know them yet.
+        #: Newest last.
+        self._pending: list[tuple[int, int, int]] = []
 
     @property
     def descriptors(self) -> set[int]:
@@ -131,14 +139,14 @@ class _Worker:
 
     def run(self) -> None:
         while self._take_orders():
-            ino, last = self._pending.pop()
+            ino, last, new_until = self._pending.pop()
             for _ in range(_BATCH):
                 ino = self._next(ino, last)
-                if ino > last or not self._store(ino):
+                if ino > last or not self._store(ino, new_until):
                     break
                 ino += 1
             else:
-                self._pending.append((ino, last))
+                self._pending.append((ino, last, new_until))
 
     def _take_orders(self) -> bool:
         """Waits for one if there is nothing to do. False when there will be no more."""
@@ -153,7 +161,8 @@ class _Worker:
                 return True
             if not order:
                 return False
-            self._pending.append(_ORDER.unpack(order))
+            first, last, are_new = _ORDER.unpack(order)
+            self._pending.append((first, last, time.monotonic_ns() + _NEW_NS if are_new else 0))
             del self._pending[:-_LATER_MAX]
 
     def _wait_awake(self) -> None:
@@ -168,7 +177,7 @@ class _Worker:
             ino += 1
         return ino
 
-    def _store(self, ino: int) -> bool:
+    def _store(self, ino: int, new_until: int) -> bool:
         """False if what follows is not worth trying, either."""
         data = self._contents.read_small(ino, SIZE_MAX)
         if self._given[ino] != _UNGIVEN:
@@ -178,12 +187,16 @@ class _Worker:
             return True
         header = fuse.OUT_HEADER.pack(_HEADER_SIZE + len(data), fuse.NOTIFY_STORE, 0)
         store = fuse.NOTIFY_STORE_OUT.pack(ino, 0, len(data), 0)
-        try:
-            os.writev(self._device, [header, store, data])
-        except OSError:  # ENOENT: the kernel does not know the inode (any more)
-            self._given[ino] = _UNGIVEN  # if it was asked for meanwhile it is stored for nothing
-            return False
-        return True
+        while True:
+            try:
+                os.writev(self._device, [header, store, data])
+                return True
+            except OSError:  # ENOENT: the kernel does not know the inode (any more)
+                if time.monotonic_ns() > new_until:
+                    break
+                os.sched_yield()  # to the reader, who is just making it known
+        self._given[ino] = _UNGIVEN  # if it was asked for meanwhile it is stored for nothing
+        return False
 
 
 def _fork() -> int:

@@ -149,6 +149,11 @@ class TreeIndex:
             raise ValueError("no record fits")
         return self.pages[start * align : offsets[after] * align]
 
+    def is_end(self, directory: int, offset: int) -> bool:
+        """Is there nothing after `offset` in what `page` gives?"""
+        first, end = self.starts[directory], self.starts[directory + 1]
+        return offset >= (self.entry_offsets[end] - self.entry_offsets[first]) * fuse.RECORD_ALIGN
+
     # Look-ups ----------------------------------------------------------------------------------
 
     def find_entry(self, directory: int, name: bytes) -> int:

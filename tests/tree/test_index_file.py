@@ -178,6 +178,7 @@ def test_pages_of_any_size_give_every_entry_once(tree: Tree, size: int) -> None:
             entries = parse_page(page)
             seen += [(name, off) for name, _, off, _ in entries]
             offset = entries[-1][2]
+            assert index.is_end(directory, offset) == (len(seen) == len(whole))
             # As many as fit: with one more it would be too long.
             following = index.page(directory, offset, 1 << 20)
             if following:
