@@ -49,6 +49,14 @@ storing.Storing.was_asked_for = lambda self, ino: None
 """
 
 
+#: And nothing takes the reader's page from it.
+NO_REQUEST_IS_GIVEN_UP = """
+from castfs.lane import lane
+lane.FastLane._give_up_reads = lambda self: None
+lane._GRACE_SECONDS = 0.5
+"""
+
+
 def waits_in_the_kernel(pid: int) -> bool:
     """Is a child of a process in a state that no signal ends (proc_pid_stat(5))?"""
     return any(") D " in Path(f"/proc/{child}/stat").read_text() for child in children_of(pid))
@@ -64,12 +72,14 @@ def assert_error_or_right(reader: Finished) -> None:
 
 
 @contextlib.contextmanager
-def storing_a_page_of(mounter: Mounter) -> Iterator[tuple[Served, subprocess.Popen[bytes]]]:
+def storing_a_page_of(
+    mounter: Mounter, more: str = ""
+) -> Iterator[tuple[Served, subprocess.Popen[bytes]]]:
     """A server whose process that stores ahead waits for a page, and the reader who has it."""
     for number in range(20):
         size = 1003 if number == 3 else 1000
         write(mounter.source / f"{number:02}", b"%d" % (number % 10) * size)
-    with served(mounter, mounter.take(), WAITING_FOR_A_PAGE) as server:
+    with served(mounter, mounter.take(), WAITING_FOR_A_PAGE + more) as server:
         assert ask("ls", "-l", mounter.mountpoint).code == 0  # it takes only what it knows
         first = ask("cat", *[mounter.mountpoint / f"{number:02}" for number in range(3)])
         assert first.out == b"".join(b"%d" % number * 1000 for number in range(3))
@@ -114,4 +124,14 @@ def test_storing_ahead_waits_for_a_page_of_a_reader(mounter: Mounter, answered: 
         assert time.monotonic() - begun < _GRACE_SECONDS
         if not answered:
             assert_error_or_right(finish(reader))
+        assert server.said == ""
+
+
+def test_storing_ahead_outlives_sigkill(mounter: Mounter) -> None:
+    """As where its page waits for a disk: only ending the connection sets all of them free."""
+    with storing_a_page_of(mounter, NO_REQUEST_IS_GIVEN_UP) as (server, reader):
+        server.process.terminate()
+        assert server.finish() == 0, server.said
+        assert finish(reader).code == 1
+        assert mounter.mounts() == []
         assert server.said == ""

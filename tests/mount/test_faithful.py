@@ -174,12 +174,13 @@ def test_deeper_than_path_max(mounter: Mounter) -> None:
 
 
 @pytest.mark.semantics("M6")
-def test_a_directory_of_100_000_entries(mounter: Mounter) -> None:
+@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_a_directory_of_very_many_entries(mounter: Mounter, count: int) -> None:
     depot, _ = ensure_depot(mounter.store)
     with WriteSession(depot, purpose="test") as session:
         blob = session.stage_bytes(b"content")
         file = File(mode=0o644, mtime_ns=1, sha256=blob.digest, size_bytes=blob.size)
-        names = [b"entry %06d" % number for number in range(100_000)]
+        names = [b"entry %07d" % number for number in range(count)]
         snapshot = publish(
             session,
             Tree(
@@ -191,8 +192,8 @@ def test_a_directory_of_100_000_entries(mounter: Mounter) -> None:
         )
     mounter.start(snapshot)
     assert sorted(os.listdir(os.fsencode(mounter.mountpoint))) == names
-    assert (mounter.mountpoint / "entry 099999").read_bytes() == b"content"
-    assert not (mounter.mountpoint / "entry 100000").exists()
+    assert (mounter.mountpoint / f"entry {count - 1:07}").read_bytes() == b"content"
+    assert not (mounter.mountpoint / f"entry {count:07}").exists()
 
 
 @pytest.mark.semantics("M24")
