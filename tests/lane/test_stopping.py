@@ -15,7 +15,7 @@ import pytest
 
 from castfs.lane.lane import _GRACE_SECONDS
 from tests.lane.serving import Finished, Served, ask, finish, served, start
-from tests.mount.conftest import PATIENCE, Mounter, wait_until
+from tests.mount.conftest import PATIENCE, Mounter, children_of, wait_until
 from tests.mount.trees import write
 
 pytestmark = [pytest.mark.mounted, pytest.mark.needs_root]
@@ -60,10 +60,6 @@ lane._GRACE_SECONDS = 0.5
 def waits_in_the_kernel(pid: int) -> bool:
     """Is a child of a process in a state that no signal ends (proc_pid_stat(5))?"""
     return any(") D " in Path(f"/proc/{child}/stat").read_text() for child in children_of(pid))
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def assert_error_or_right(reader: Finished) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from castfs.mount import unmount
 from tests.lane.serving import ask, served
-from tests.mount.conftest import Mounter, wait_for_exit, wait_until
+from tests.mount.conftest import Mounter, children_of, wait_for_exit, wait_until
 from tests.mount.trees import write
 
 pytestmark = [pytest.mark.mounted, pytest.mark.needs_root]
@@ -31,7 +31,7 @@ def source(mounter: Mounter) -> Path:
 
 def storing_of(pid: int) -> int:
     """The process among a server's children."""
-    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    children = children_of(pid)
     [child] = [c for c in children if Path(f"/proc/{c}/comm").read_text() == "castfs ahead\n"]
     return child
 

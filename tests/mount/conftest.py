@@ -108,10 +108,21 @@ def public(mounter: Mounter) -> Iterator[Mounter]:
         shutil.rmtree(base)
 
 
+def children_of(pid: int) -> list[int]:
+    """The file `children` in /proc may leave some out while others of them end (proc(5))."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # After the name, which may hold anything, in parentheses.
+            if int(status.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(status.parent.name))
+    return found
+
+
 def kill_with_guard(pid: int) -> None:
     """SIGKILL for the process of a mount and those that it has started, one of which would see to
     the mount then. Returns when all have ended."""
-    others = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    others = children_of(pid)
     assert others
     for each in (*others, pid):
         os.kill(each, signal.SIGKILL)

@@ -13,7 +13,7 @@ import pytest
 from castfs.mount import unmount
 from castfs.mount.mountinfo import find_mount
 from tests.lane.serving import served
-from tests.mount.conftest import Mounter, run, wait_for_exit, wait_until
+from tests.mount.conftest import Mounter, children_of, run, wait_for_exit, wait_until
 from tests.mount.snapshots import Snapshot
 from tests.mount.trees import write
 
@@ -41,9 +41,9 @@ def tmpfs(place: Path) -> Iterator[None]:
 
 def guard_of(pid: int) -> int:
     """The process that watches over the one that serves."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+    for child in children_of(pid):
         if b"castfs.mount.guard" in Path(f"/proc/{child}/cmdline").read_bytes():
-            return int(child)
+            return child
     raise AssertionError("it has none")
 
 
