@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from castfs.catalog import reading
 from castfs.cli.invocation import Invocation
 from castfs.cli.output import one_line
 from castfs.cli.units import format_time
 from castfs.errors import CastfsError
-from castfs.store.trash import iter_trash
+from castfs.repository.naming import version_word
 
 #: Records that are read for one press of Tab: about 20 ms.
 _RECORDS = 500
@@ -69,12 +70,14 @@ def complete_snapshot(
     found: dict[str, str] = {}
     try:
         depot = invocation.open_store().depot
-        records = (t.record for t in iter_trash(depot, [])) if deleted else depot.iter_records([])
-        for record in itertools.islice(records, _RECORDS):
-            what = one_line(f"{format_time(record.created_at)} {record.source}")
-            found.setdefault(record.id[:12], what)
-            if record.name:
-                found.setdefault(record.name, what)
+        with reading(depot) as catalog:
+            records = catalog.iter_records("trash" if deleted else "live")
+            for record in itertools.islice(records, _RECORDS):
+                what = one_line(f"{format_time(record.created_at)} {record.source}")
+                found.setdefault(record.id[:12], what)
+                if record.name:
+                    word = version_word(record) if ":" in incomplete else record.name
+                    found.setdefault(word, what)
     except (CastfsError, OSError):
         # A shell has no place for an error message; the command itself will give it.
         return []

@@ -71,7 +71,7 @@ class NameWord(TextWord):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = super().convert(value, param, ctx)
-        from castfs.repository.naming import check_name
+        from castfs.catalog.words import check_name
 
         try:
             return check_name(text)

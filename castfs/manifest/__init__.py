@@ -11,6 +11,7 @@ from castfs.manifest.codec import (
     make_manifest,
     order_canonically,
 )
+from castfs.manifest.content import content_id
 from castfs.manifest.model import Directory, Entry, File, Manifest, Symlink, Tree, encode_xattrs
 from castfs.manifest.older import read_older
 from castfs.manifest.parsing import parse_manifest, read_manifest_bytes, read_manifest_file
@@ -27,6 +28,7 @@ __all__ = [
     "blob_sizes",
     "compute_fingerprint",
     "compute_id",
+    "content_id",
     "decode_manifest",
     "decode_stored",
     "encode_manifest",

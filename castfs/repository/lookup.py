@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from castfs import settings
+from castfs.catalog import reading
 from castfs.digest import Digest
 from castfs.errors import DamageError, NoStoreError, NotFoundError, StoreError
 from castfs.manifest import Manifest, decode_stored, read_manifest_file
@@ -30,6 +31,7 @@ def resolve_snapshot(depot: Depot, word: str, *, read: bool = True) -> Snapshot:
     the manifest for later.
     """
     if naming.is_file_name(word):
+        naming.check_one_reading(depot, word)
         return load_manifest_file(Path(word), depot=depot)
     named = naming.resolve(depot, word)
 
@@ -84,8 +86,8 @@ def load_beside(path: Path, manifest: Manifest) -> Snapshot | None:
 
 
 def _load_from(depot: Depot, path: Path, manifest: Manifest) -> Snapshot:
-    records = depot.iter_records(damaged=[])
-    record = next((r for r in records if r.manifest == manifest.id), None)
+    with reading(depot) as catalog:
+        record = catalog.with_manifest(manifest.id)
     return Snapshot(manifest.id, lambda: manifest, depot.blobs, depot, record, path)
 
 

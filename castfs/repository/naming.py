@@ -1,29 +1,29 @@
 """Which snapshot a word means.
 
-A word with a `/` or ending in `.json` is a manifest file. Else it is a name (`NAME`, `NAME:latest`,
-`NAME:v3`, `NAME@<prefix of an id>`), or a prefix of at least seven hex digits of a snapshot's or
-manifest's id. There is no fallback after a match, and two readings are an error that lists both.
+A word that begins like a path (`./`, `/`), ends in `.json`, or has a `/` and names a file that
+there is, is a manifest file. Else it is a name (`NAME`, `NAME:latest`, `NAME:v3`, `NAME:ALIAS`,
+`NAME@<prefix of an id>`; see `castfs.catalog.words`), or a prefix of at least seven hex digits of a
+snapshot's or manifest's id. There is no fallback after a match, and two readings are an error that
+lists both.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from castfs.catalog import Catalog, Place, reading
+from castfs.catalog.words import PREFIX, PREFIX_MIN, Word, looks_like_path, parse_word, show_word
 from castfs.digest import Digest
-from castfs.errors import AmbiguousError, DamageError, NotFoundError, UsageError
+from castfs.errors import AmbiguousError, CastfsError, NotFoundError
 from castfs.manifest import read_manifest_file
 from castfs.paths import display, shown
 from castfs.store import Depot, Record
 
-#: Fewer digits than git's default abbreviation say too little.
-PREFIX_MIN = 7
-
-_PREFIX = re.compile(f"[0-9a-f]{{{PREFIX_MIN},64}}")
-_SELECTOR = re.compile("[0-9a-f]{1,64}")
 #: Candidates that an error message lists; the error's own list has all.
 _LISTED = 10
 
@@ -37,67 +37,58 @@ class Named:
 
 
 def is_file_name(word: str) -> bool:
-    return "/" in word or word.endswith(".json")
-
-
-def check_name(name: str) -> str:
-    """UsageError unless `name` can be given to a snapshot so that it is found again by it."""
-    check_text(name)
-    shown_name = _show(name)
-    if not name.isprintable() or not name.strip() or name.startswith("-"):
-        raise UsageError(f"{shown_name} is not a name", hint="use letters, digits, `-`, `_`, `.`")
-    if re.search("[/:@]", name) or name.endswith(".json"):
-        raise UsageError(f"the name {shown_name} has a `/`, `:` or `@`, or ends in .json")
-    if _PREFIX.fullmatch(name):
-        raise UsageError(f"the name {shown_name} looks like an id")
-    return name
-
-
-def check_text(*words: object) -> None:
-    """UsageError unless all are text that a record can hold."""
-    for word in words:
-        if not isinstance(word, str):
-            raise UsageError(f"{word!r} is not text", hint="names, tags and metadata are strings")
-        try:
-            word.encode()
-        except UnicodeEncodeError:
-            raise UsageError(f"{_show(word)} is not valid UTF-8") from None
+    return looks_like_path(word) or ("/" in word and os.path.lexists(word))
 
 
 def describe_record(record: Record) -> str:
     """One line: names and sources may come from an imported manifest, which a stranger wrote."""
-    name = f" {record.name}" if record.name else ""
+    name = f" {version_word(record)}" if record.name else ""
     return shown(f"{record.id} {record.created_at[:19]}Z{name} {record.source}".encode())
 
 
+def version_word(record: Record) -> str:
+    """`NAME:v3`, or the name of a snapshot without a version, or its id."""
+    if record.name is None:
+        return record.id
+    return record.name if record.version is None else f"{record.name}:v{record.version}"
+
+
 def find_records(
-    records: Sequence[Record], word: str, *, newest_of_name: bool = True
+    catalog: Catalog, word: str, place: Place = "live", *, newest_of_name: bool = True
 ) -> list[Record]:
-    """Those of a store's `records` (newest first) that `word` can mean, in the same order. A name
-    alone means the newest of it, or all."""
-    if newest_of_name or not any(record.name == word for record in records):
-        named = {record.id for record in _find_by_name(records, word)}
-    else:
-        named = {record.id for record in records if record.name == word}
-    is_prefix = _PREFIX.fullmatch(word) is not None
-    return [r for r in records if r.id in named or (is_prefix and _has_prefix(r, word))]
+    """Those records that `word` can mean, newest first. A name alone means the newest of it, or
+    all."""
+    parsed = parse_word(word)
+    found = _find_named(catalog, parsed, place, newest_of_name) if parsed else []
+    if PREFIX.fullmatch(word):
+        found += catalog.find_prefix(word, place)
+    unique = {record.id: record for record in found}
+    return sorted(unique.values(), key=lambda record: record.id, reverse=True)
 
 
-def _has_prefix(record: Record, prefix: str) -> bool:
-    return record.id.startswith(prefix) or record.manifest.startswith(prefix)
-
-
-def _find_by_name(records: Sequence[Record], word: str) -> list[Record]:
-    name, separator, selector = word.partition("@")
-    if separator:
-        # Any length will do: the name has narrowed it down.
-        good = _SELECTOR.fullmatch(selector) is not None
-        return [r for r in records if good and r.name == name and _has_prefix(r, selector)]
-    name, separator, selector = word.partition(":")
-    of_name = [r for r in records if r.name == name]
-    if not separator or selector == "latest":
-        return of_name[:1]
-    return [r for r in of_name if r.version is not None and f"v{r.version}" == selector]
+def _find_named(catalog: Catalog, word: Word, place: Place, newest_of_name: bool) -> list[Record]:
+    if word.id_prefix is not None:
+        return [
+            record
+            for record in catalog.iter_records(place, name=word.name)
+            if record.id.startswith(word.id_prefix) or record.manifest.startswith(word.id_prefix)
+        ]
+    version = word.version
+    if word.alias is not None:
+        known = catalog.name(word.name)
+        version = known.aliases.get(word.alias) if known else None
+    if version is not None:
+        return catalog.find_version(word.name, version, place)
+    if word.alias is not None:
+        return []
+    if not newest_of_name and not word.latest:
+        return list(catalog.iter_records(place, name=word.name))
+    # What is in the store is meant before what is in the trash.
+    for each in ("live", "trash") if place == "all" else (place,):
+        latest = catalog.latest(word.name, each)
+        if latest is not None:
+            return [latest]
+    return []
 
 
 def resolve(depot: Depot, word: str) -> Named:
@@ -105,85 +96,97 @@ def resolve(depot: Depot, word: str) -> Named:
 
     DamageError if a record that cannot be read might be what is meant.
     """
-    damaged: list[DamageError] = []
-    records = find_records(list(depot.iter_records(damaged)), word)
-    candidates = [describe_record(record) for record in records]
-    manifests = {record.manifest for record in records}
-    if _PREFIX.fullmatch(word):
-        # A manifest that no record names can still be looked at until it is collected.
-        for manifest_id in depot.iter_manifest_ids():
-            if manifest_id.startswith(word) and manifest_id not in manifests:
-                manifests.add(manifest_id)
-                candidates.append(f"manifest {manifest_id}")
-    _check_certain(word, bool(manifests), damaged)
-    if not manifests:
-        raise _not_found(depot, word)
+    with reading(depot) as catalog:
+        records = find_records(catalog, word)
+        candidates = [describe_record(record) for record in records]
+        manifests = {record.manifest for record in records}
+        if PREFIX.fullmatch(word):
+            # A manifest that no record names can still be looked at until it is collected.
+            for manifest_id in depot.iter_manifest_ids():
+                if manifest_id.startswith(word) and manifest_id not in manifests:
+                    manifests.add(manifest_id)
+                    candidates.append(f"manifest {manifest_id}")
+        _check_certain(catalog, word, "live", bool(manifests))
+        if not manifests:
+            raise _not_found(catalog, word, "live")
     if len(manifests) > 1:
         raise _ambiguous(word, candidates)
     return Named(Digest(manifests.pop()), records[0] if records else None)
 
 
-def pick_record(
-    depot: Depot,
-    records: Sequence[Record],
-    damaged: Sequence[DamageError],
-    word: str,
-    *,
-    in_trash: bool = False,
-) -> Record:
-    """The one of `records` that `word` means: for verbs that change records.
+def pick_record(catalog: Catalog, word: str, place: Place = "live") -> Record:
+    """The one record that `word` means: for verbs that change records.
 
     A manifest file means the record of its tree. What means several is refused, and a name does if
     several have it: nobody says "remove `run`" and means one of ten. NotFoundError, AmbiguousError.
     """
-    found = match_records(depot, records, damaged, word, newest_of_name=False, in_trash=in_trash)
+    found = match_records(catalog, word, place, newest_of_name=False)
     if len(found) > 1:
         raise _ambiguous(word, [describe_record(record) for record in found])
     return found[0]
 
 
 def match_records(
-    depot: Depot,
-    records: Sequence[Record],
-    damaged: Sequence[DamageError],
-    word: str,
-    *,
-    newest_of_name: bool = True,
-    in_trash: bool = False,
+    catalog: Catalog, word: str, place: Place = "live", *, newest_of_name: bool = True
 ) -> list[Record]:
-    """All of `records` that `word` means, at least one. NotFoundError; DamageError if one of those
-    that are `damaged` might be meant, too. `in_trash`: that is where they are, for the wording."""
+    """All records that `word` means, at least one. NotFoundError; DamageError if one of those that
+    are damaged might be meant, too."""
     if is_file_name(word):
         manifest_id = read_manifest_file(Path(word)).id
-        found = [record for record in records if record.manifest == manifest_id]
+        found = [r for r in catalog.find_prefix(manifest_id, place) if r.manifest == manifest_id]
     else:
-        found = find_records(records, word, newest_of_name=newest_of_name)
-    _check_certain(word, bool(found), damaged)
+        found = find_records(catalog, word, place, newest_of_name=newest_of_name)
+    _check_certain(catalog, word, place, bool(found))
     if not found:
-        raise _not_found(depot, word, in_trash=in_trash)
+        raise _not_found(catalog, word, place)
     return found
 
 
-def _check_certain(word: str, found: bool, damaged: Sequence[DamageError]) -> None:
-    """An id says what it means; a newer record of a name may be among the damaged ones."""
-    if damaged and not (found and (is_file_name(word) or _PREFIX.fullmatch(word))):
-        raise damaged[0]
+def _check_certain(catalog: Catalog, word: str, place: Place, found: bool) -> None:
+    """An id or a version says what it means; a newer record of a name may be among the damaged."""
+    parsed = parse_word(word)
+    is_exact = PREFIX.fullmatch(word) or (parsed and (parsed.version or parsed.alias))
+    if found and (is_file_name(word) or is_exact):
+        return
+    if damages := catalog.damages(place):
+        raise damages[0]
 
 
-def _not_found(depot: Depot, word: str, *, in_trash: bool = False) -> NotFoundError:
-    short = re.fullmatch(f"[0-9a-f]{{1,{PREFIX_MIN - 1}}}", word)
-    listing = "castfs list --deleted" if in_trash else "castfs list"
+def _not_found(catalog: Catalog, word: str, place: Place) -> NotFoundError:
     return NotFoundError(
-        f"no snapshot {_show(word)} in {'the trash of ' if in_trash else ''}"
-        + display(os.fsencode(depot.path)),
-        hint=f"an id needs {PREFIX_MIN} digits at least" if short else f"see `{listing}`",
+        f"no snapshot {show_word(word)} in {'the trash of ' if place == 'trash' else ''}"
+        + display(os.fsencode(catalog.depot.path)),
+        hint=_hint(catalog, word, place),
     )
 
 
-def _ambiguous(word: str, candidates: list[str]) -> AmbiguousError:
+def _hint(catalog: Catalog, word: str, place: Place) -> str:
+    if re.fullmatch(f"[0-9a-f]{{1,{PREFIX_MIN - 1}}}", word):
+        return f"an id needs {PREFIX_MIN} digits at least"
+    if place == "trash":
+        return "see `castfs list --deleted`"
+    if place == "live" and _is_in_trash(catalog, word):
+        return "it is in the trash already; see `castfs list --deleted`"
+    parsed = parse_word(word)
+    if parsed and parsed.alias and (known := catalog.name(parsed.name)):
+        aliases = ", ".join(sorted(known.aliases)) or "none"
+        return f"the aliases of {show_word(parsed.name)} are: {aliases}"
+    if parsed and catalog.has_name(parsed.name, "live"):
+        return f"see `castfs versions {show_word(parsed.name)}`"
+    return "see `castfs list`" + (", and there is no such file" if "/" in word else "")
+
+
+def _is_in_trash(catalog: Catalog, word: str) -> bool:
+    # If it is not there either, the first error says all.
+    with contextlib.suppress(CastfsError):
+        return bool(match_records(catalog, word, "trash"))
+    return False
+
+
+def _ambiguous(word: str, candidates: Sequence[str]) -> AmbiguousError:
     more = f"; and {len(candidates) - _LISTED} more" if len(candidates) > _LISTED else ""
     return AmbiguousError(
-        f"{_show(word)} can mean {len(candidates)} snapshots: "
+        f"{show_word(word)} can mean {len(candidates)} snapshots: "
         + "; ".join(candidates[:_LISTED])
         + more,
         candidates,
@@ -191,5 +194,11 @@ def _ambiguous(word: str, candidates: list[str]) -> AmbiguousError:
     )
 
 
-def _show(word: str) -> str:
-    return shown(word.encode(errors="backslashreplace"))
+def check_one_reading(depot: Depot, word: str) -> None:
+    """AmbiguousError for a file that is called like something in the store."""
+    if looks_like_path(word):
+        return
+    with reading(depot) as catalog:
+        records = find_records(catalog, word)
+    if records:
+        raise _ambiguous(word, [f"file ./{word}", *map(describe_record, records)])

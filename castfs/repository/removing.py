@@ -3,55 +3,68 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from castfs.errors import (
-    AmbiguousError,
-    BusyError,
-    CastfsError,
-    DamageError,
-    NotFoundError,
-    UsageError,
-)
-from castfs.repository.naming import match_records, pick_record
+import msgspec
+
+from castfs.catalog import Catalog, Change, NameFile, Place, changing, reading
+from castfs.catalog.files import EventKind, new_event, remove_note
+from castfs.catalog.words import normalize_name, show_word
+from castfs.errors import BusyError, DamageError, NotFoundError, StoreError, UsageError
+from castfs.repository.naming import match_records, pick_record, version_word
+from castfs.repository.publishing import save_name
 from castfs.repository.results import DeletedSnapshot, ForgetResult
-from castfs.retention import Policy, apply_policy
+from castfs.retention import Group, Kept, Policy, apply_policy
 from castfs.store import Depot, Record
 from castfs.store.records import format_time
-from castfs.store.trash import (
-    delete_records,
-    iter_trash,
-    move_to_trash,
-    take_back,
-)
+from castfs.store.trash import TrashName, delete_records, move_to_trash, take_back
 
 
-def remove(depot: Depot, words: Sequence[str]) -> list[Record]:
-    """Move snapshots to the trash: all of them, or none if a word does not mean exactly one."""
-    records = _pick_live(depot, words)
-    move_to_trash(depot, [record.id for record in records])
+def remove(
+    depot: Depot, words: Sequence[str], *, all_versions: bool = False, force: bool = False
+) -> list[Record]:
+    """Move snapshots to the trash: all of them, or none if a word does not mean exactly one.
+
+    With `all_versions` the words are names, and all that each has is meant. BusyError for what an
+    alias or a run needs, unless it is forced.
+    """
+    with changing(depot) as change:
+        records = _chosen(change, words, "live", all_versions=all_versions)
+        if not force:
+            refuse_used(change, records)
+        move_records(change, records)
     return records
 
 
-def find_for_good(depot: Depot, words: Sequence[str]) -> list[Record]:
+def move_records(change: Change, records: Sequence[Record]) -> None:
+    """Into the trash, and say so in the histories of their names."""
+    change.touch(*(record.id for record in records))
+    move_to_trash(change.depot, [record.id for record in records])
+    _tell_names(change, records, "remove")
+
+
+def find_for_good(
+    depot: Depot, words: Sequence[str], *, all_versions: bool = False
+) -> list[Record]:
     """What `remove_for_good` would delete: snapshots, also ones that are in the trash."""
-    damaged: list[DamageError] = []
-    records = _all_records(depot, damaged)
-    return _unique(pick_record(depot, records, damaged, word) for word in words)
+    with reading(depot) as catalog:
+        return _chosen(catalog, words, "all", all_versions=all_versions)
 
 
 def find_everywhere(depot: Depot, words: Sequence[str]) -> list[Record]:
     """All that the words mean to somebody who only reads; also what is in the trash."""
-    damaged: list[DamageError] = []
-    records = _all_records(depot, damaged)
-    found = [match_records(depot, records, damaged, word) for word in words]
-    return _unique(itertools.chain.from_iterable(found))
+    with reading(depot) as catalog:
+        return _unique(record for word in words for record in match_records(catalog, word, "all"))
 
 
-def remove_for_good(depot: Depot, records: Sequence[Record]) -> None:
-    """BusyError names those that a reader holds; all others are gone then, too."""
-    held = delete_records(depot, [record.id for record in records])
+def remove_for_good(depot: Depot, records: Sequence[Record], *, force: bool = False) -> None:
+    """BusyError names those that a reader holds; all others are gone then, too. BusyError, with
+    nothing deleted, for what an alias or a run needs, unless it is forced."""
+    with changing(depot) as change:
+        if not force:
+            refuse_used(change, records)
+        held = delete_for_good(change, records)
     if held:
         others = "; the others are deleted" if len(records) > len(held) else ""
         raise BusyError(
@@ -60,78 +73,150 @@ def remove_for_good(depot: Depot, records: Sequence[Record]) -> None:
         )
 
 
-def undelete(depot: Depot, words: Sequence[str]) -> list[Record]:
+def delete_for_good(change: Change, records: Sequence[Record]) -> list[str]:
+    """Returns the ids of those that readers hold."""
+    _remember_numbers(change, records)
+    change.touch(*(record.id for record in records))
+    held = delete_records(change.depot, [record.id for record in records])
+    for record in records:
+        if record.id not in held:
+            remove_note(change.depot, record.id)
+    _tell_names(change, [each for each in records if each.id not in held], "delete")
+    return held
+
+
+def undelete(depot: Depot, words: Sequence[str], *, all_versions: bool = False) -> list[Record]:
     """Take snapshots out of the trash: all of them, or none."""
-    damaged: list[DamageError] = []
-    trashed = {t.record.id: t for t in iter_trash(depot, damaged)}
-    records = _newest_first(t.record for t in trashed.values())
-    chosen = _unique(pick_record(depot, records, damaged, word, in_trash=True) for word in words)
-    take_back(depot, [trashed[record.id].name for record in chosen])
+    with changing(depot) as change:
+        chosen = _chosen(change, words, "trash", all_versions=all_versions)
+        change.touch(*(record.id for record in chosen))
+        names = [TrashName(each.id, change.deleted_ns(each.id) or 0) for each in chosen]
+        take_back(depot, names)
+        _tell_names(change, chosen, "undelete")
     return chosen
 
 
-def iter_deleted(depot: Depot, damaged: list[DamageError]) -> Iterator[DeletedSnapshot]:
-    for trashed in iter_trash(depot, damaged):
-        deleted_at = format_time(trashed.name.deleted_ns / 1e9)
-        yield DeletedSnapshot(deleted_at=deleted_at, record=trashed.record)
+def iter_deleted(catalog: Catalog) -> Iterator[DeletedSnapshot]:
+    for deleted_ns, record in catalog.iter_deleted():
+        yield DeletedSnapshot(deleted_at=format_time(deleted_ns / 1e9), record=record)
 
 
 def forget(
-    depot: Depot, policy: Policy, records: Sequence[Record], *, dry_run: bool
+    depot: Depot,
+    policy: Policy,
+    choose: Callable[[Catalog], Iterable[Record]],
+    *,
+    dry_run: bool,
 ) -> ForgetResult:
-    """Divide `records` by `policy`, and move what it does not keep to the trash."""
+    """Divide what `choose` gives by `policy`, and move what it does not keep to the trash. What an
+    alias or a run needs is kept."""
     if policy.is_empty:
         raise UsageError(
             "the policy keeps nothing", hint="say what to keep, for example --keep-last 10"
         )
-    groups = apply_policy(records, policy)
-    for group in groups:
-        if not group.kept:
-            of = group.name if group.name is not None else f"{group.source} on {group.host}"
-            raise UsageError(
-                f"the policy keeps not one snapshot of {of}",
-                hint="add --keep-last 1, or remove them with `castfs rm`",
-            )
-    removed = [record for group in groups for record in group.removed]
-    if not dry_run:
-        move_to_trash(depot, [record.id for record in removed])
+    with (reading if dry_run else changing)(depot) as catalog:
+        groups = [_spare_used(catalog, each) for each in apply_policy(choose(catalog), policy)]
+        if damages := catalog.damages("live"):
+            raise damages[0]
+        for group in groups:
+            if not group.kept:
+                of = group.name if group.name is not None else f"{group.source} on {group.host}"
+                raise UsageError(
+                    f"the policy keeps not one snapshot of {of}",
+                    hint="add --keep-last 1, or remove them with `castfs rm`",
+                )
+        if isinstance(catalog, Change):
+            move_records(catalog, [record for group in groups for record in group.removed])
     return ForgetResult(dry_run=dry_run, groups=tuple(groups))
 
 
-def _pick_live(depot: Depot, words: Sequence[str]) -> list[Record]:
-    damaged: list[DamageError] = []
-    records = list(depot.iter_records(damaged))
-    return _unique(_pick_one_live(depot, records, damaged, word) for word in words)
+def forget_expired(depot: Depot, record_ids: Sequence[str]) -> None:
+    """What a collector has deleted from the trash."""
+    if record_ids:
+        with changing(depot) as change:
+            known = (change.get(record_id) for record_id in record_ids)
+            records = [record for record in known if record is not None]
+            change.touch(*record_ids)
+            _remember_numbers(change, records)
+            _tell_names(change, records, "delete")
+            for record_id in record_ids:
+                remove_note(depot, record_id)
 
 
-def _pick_one_live(
-    depot: Depot, records: Sequence[Record], damaged: Sequence[DamageError], word: str
-) -> Record:
-    try:
-        return pick_record(depot, records, damaged, word)
-    except AmbiguousError:
-        raise
-    except NotFoundError as exc:
-        # If it is not there either, the first error says all.
-        with contextlib.suppress(CastfsError):
-            match_records(depot, _trashed_records(depot, []), [], word)
-            exc.hint = "it is in the trash already; see `castfs list --deleted`"
-        raise
+def _spare_used(catalog: Catalog, group: Group) -> Group:
+    kept, removed = list(group.kept), []
+    for record in group.removed:
+        if reasons := users(catalog, record):
+            kept.append(Kept(record=record, reasons=tuple(reasons)))
+        else:
+            removed.append(record)
+    if len(removed) == len(group.removed):
+        return group
+    kept.sort(key=lambda each: each.record.id, reverse=True)
+    return dataclasses.replace(group, kept=tuple(kept), removed=tuple(removed))
 
 
-def _all_records(depot: Depot, damaged: list[DamageError]) -> list[Record]:
-    """Newest first, those in the trash last: so a name alone is a live snapshot if it can be."""
-    live = list(depot.iter_records(damaged))
-    return _unique([*live, *_trashed_records(depot, damaged)])
+def users(catalog: Catalog, record: Record) -> list[str]:
+    """What needs a snapshot: its aliases, and the runs that were given it."""
+    found = []
+    if record.name is not None and record.version is not None:
+        aliases = catalog.aliases_of(record.name, record.version)
+        found += [f"alias {alias}" for alias in aliases]
+    return found + [f"run {run_id}" for run_id in catalog.users_of(record.id)]
 
 
-def _trashed_records(depot: Depot, damaged: list[DamageError]) -> list[Record]:
-    return _newest_first(trashed.record for trashed in iter_trash(depot, damaged))
+def refuse_used(catalog: Catalog, records: Sequence[Record]) -> None:
+    for record in records:
+        if found := users(catalog, record):
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            raise BusyError(
+                f"{show_word(version_word(record))} is used by {', '.join(found[:3])}{more}",
+                hint="take the alias away or remove the run first, or give --force",
+            )
 
 
-def _newest_first(records: Iterable[Record]) -> list[Record]:
-    """As names are resolved; the trash has the last deleted first."""
-    return sorted(records, key=lambda record: record.id, reverse=True)
+def _versions_of_names(records: Iterable[Record]) -> dict[str, list[int]]:
+    of_name: dict[str, list[int]] = {}
+    for record in records:
+        if record.name is not None and record.version is not None:
+            of_name.setdefault(record.name, []).append(record.version)
+    return of_name
+
+
+def _remember_numbers(change: Change, records: Iterable[Record]) -> None:
+    """That they were given, before the records that tell of them are gone."""
+    for name, versions in _versions_of_names(records).items():
+        known = change.name(name) or NameFile(name=name)
+        if known.last_version < max(versions):
+            save_name(change, msgspec.structs.replace(known, last_version=max(versions)))
+
+
+def _tell_names(change: Change, records: Iterable[Record], kind: EventKind) -> None:
+    """In the order of the versions. On a full disk, which removing is there to help with, the
+    history does without."""
+    for name, versions in _versions_of_names(records).items():
+        with contextlib.suppress(OSError, StoreError, DamageError):
+            known = change.name(name) or NameFile(name=name, last_version=max(versions))
+            events = [new_event(kind, version) for version in sorted(versions)]
+            save_name(change, msgspec.structs.replace(known, history=(*known.history, *events)))
+
+
+def _chosen(
+    catalog: Catalog, words: Sequence[str], place: Place, *, all_versions: bool
+) -> list[Record]:
+    if not all_versions:
+        return _unique(pick_record(catalog, word, place) for word in words)
+    found: list[Record] = []
+    for word in words:
+        of_name = list(catalog.iter_records(place, name=normalize_name(word)))
+        if not of_name:
+            if damages := catalog.damages(place):
+                raise damages[0]
+            raise NotFoundError(
+                f"no snapshot is called {show_word(word)}", hint="see `castfs list`"
+            )
+        found += of_name
+    return _unique(found)
 
 
 def _unique(records: Iterable[Record]) -> list[Record]:

@@ -12,9 +12,15 @@ from castfs.store import Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestResult:
-    """A finished ingest. Sizes in bytes; see `castfs.ingest.options.ScanResult` for the counts."""
+    """A finished ingest. Sizes in bytes; see `castfs.ingest.options.ScanResult` for the counts.
+
+    `unchanged`: the name's latest version holds the same, and is what `id` and `version` say.
+    """
 
     id: str
+    name: str | None
+    version: int | None
+    unchanged: bool
     manifest_id: str
     fingerprint: str
     store: Path

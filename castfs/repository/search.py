@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from castfs.catalog import reading
 from castfs.digest import Digest
 from castfs.errors import DamageError
 from castfs.manifest import Entry, File, Tree
@@ -51,7 +52,10 @@ def _chosen(
             yield snapshot.id, snapshot.manifest_id, snapshot.manifest.tree
         return
     seen = set()
-    for record in depot.iter_records(damaged):
+    with reading(depot) as catalog:
+        records = list(catalog.iter_records())
+        damaged += catalog.damages("live")
+    for record in records:
         if record.manifest not in seen:
             seen.add(record.manifest)
             try:
@@ -82,10 +86,11 @@ class _Matcher:
 def compute_stats(depot: Depot) -> StoreStats:
     counts = Counter[str]()
     logical = 0
-    damaged: list[DamageError] = []
-    for record in depot.iter_records(damaged):
-        counts["snapshots"] += 1
-        logical += record.total_size_bytes
+    with reading(depot) as catalog:
+        damaged = catalog.damages("live")
+        for record in catalog.iter_records():
+            counts["snapshots"] += 1
+            logical += record.total_size_bytes
     for manifest_id in depot.iter_manifest_ids():
         counts["manifests"] += 1
         counts["manifest bytes"] += depot.manifest_path(manifest_id).stat().st_size

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from castfs import settings
-from castfs.errors import DamageError
+from castfs.catalog import Catalog, reading
+from castfs.catalog.words import normalize_name
 from castfs.paths import escape
 from castfs.progress import SILENT, Progress
 from castfs.repository import naming
@@ -56,18 +59,20 @@ class Store:
     # Looking things up ----------------------------------------------------------------------
 
     def iter_snapshots(
-        self, *, source: str | None = None, name: str | None = None, tags: Collection[str] = ()
+        self,
+        *,
+        source: str | None = None,
+        name: str | None = None,
+        type: str | None = None,
+        tags: Collection[str] = (),
     ) -> Iterator[Record]:
         """The records, newest first; only those of `source` (a directory, as it was recorded or as
-        it is found from here), of `name`, with all of `tags`. DamageError after the readable ones,
-        if any cannot be read."""
-        is_wanted = _record_filter(source, name, tags)
-        damaged: list[DamageError] = []
-        for record in self._depot.iter_records(damaged):
-            if is_wanted(record):
-                yield record
-        if damaged:
-            raise damaged[0]
+        it is found from here), of `name` (a name or a pattern), of `type`, with all of `tags`.
+        DamageError after the readable ones, if any cannot be read."""
+        with reading(self._depot) as catalog:
+            yield from _select(catalog, source=source, name=name, type=type, tags=tags)
+            if damages := catalog.damages("live"):
+                raise damages[0]
 
     def resolve(self, word: str) -> Snapshot:
         """The snapshot that `word` names: a manifest file, a name, or an id's prefix.
@@ -97,16 +102,23 @@ class Store:
         options: ScanOptions | None = None,
         output: str | os.PathLike[str] | None = None,
         name: str | None = None,
+        type: str | None = None,
         tags: Sequence[str] = (),
-        metadata: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         message: str | None = None,
+        aliases: Sequence[str] = (),
+        run: str | None = None,
+        new_version: bool = False,
         progress: Progress = SILENT,
     ) -> IngestResult:
         """Take directory (or file) `source` into the store and record it as a snapshot.
 
-        `output` gets a copy of the manifest. SourceError, UnreadableError, LimitError, StoreError;
-        after any of them the store is as it was.
+        With a `name` it is the next version of that, unless its latest one is the same but for
+        times and owners (and not `new_version`). `output` gets a copy of the manifest. SourceError,
+        UnreadableError, LimitError, UsageError, StoreError; after any of them the store is as it
+        was.
         """
+        from castfs.repository.publishing import Details
         from castfs.repository.taking import ingest
 
         return ingest(
@@ -114,10 +126,16 @@ class Store:
             Path(source),
             options=options,
             output=Path(output) if output is not None else None,
-            name=name,
-            tags=(tags,) if isinstance(tags, str) else tuple(tags),
-            metadata=metadata or {},
-            message=message,
+            details=Details(
+                name=name,
+                type=type,
+                tags=(tags,) if isinstance(tags, str) else tuple(tags),
+                metadata=metadata or {},
+                message=message,
+                aliases=(aliases,) if isinstance(aliases, str) else tuple(aliases),
+                run=run,
+                new_version=new_version,
+            ),
             progress=progress,
         )
 
@@ -150,42 +168,49 @@ class Store:
 
     # Removing and collecting ---------------------------------------------------------------
 
-    def remove(self, *words: str) -> list[Record]:
-        """Move snapshots to the trash: all of them, or none. NotFoundError, AmbiguousError."""
+    def remove(self, *words: str, all_versions: bool = False, force: bool = False) -> list[Record]:
+        """Move snapshots to the trash: all of them, or none; with `all_versions`, all that the
+        names have. NotFoundError, AmbiguousError; BusyError for what an alias or a run needs,
+        unless it is forced."""
         from castfs.repository.removing import remove
 
-        return remove(self._depot, words)
+        return remove(self._depot, words, all_versions=all_versions, force=force)
 
-    def remove_for_good(self, *words: str) -> list[Record]:
+    def remove_for_good(
+        self, *words: str, all_versions: bool = False, force: bool = False
+    ) -> list[Record]:
         """Delete snapshots, in the trash or not. Their contents go at the next collection.
 
         NotFoundError, AmbiguousError; BusyError for those that a reader holds which cannot say so
-        in the store."""
+        in the store, or that an alias or a run needs."""
         from castfs.repository.removing import find_for_good, remove_for_good
 
-        records = find_for_good(self._depot, words)
-        remove_for_good(self._depot, records)
+        records = find_for_good(self._depot, words, all_versions=all_versions)
+        remove_for_good(self._depot, records, force=force)
         return records
 
-    def undelete(self, *words: str) -> list[Record]:
+    def undelete(self, *words: str, all_versions: bool = False) -> list[Record]:
         """Take snapshots out of the trash: all of them, or none. NotFoundError, AmbiguousError."""
         from castfs.repository.removing import undelete
 
-        return undelete(self._depot, words)
+        return undelete(self._depot, words, all_versions=all_versions)
 
     def iter_deleted(
-        self, *, source: str | None = None, name: str | None = None, tags: Collection[str] = ()
+        self,
+        *,
+        source: str | None = None,
+        name: str | None = None,
+        type: str | None = None,
+        tags: Collection[str] = (),
     ) -> Iterator[DeletedSnapshot]:
         """What is in the trash, the last deleted first; otherwise as `iter_snapshots`."""
         from castfs.repository.removing import iter_deleted
 
-        is_wanted = _record_filter(source, name, tags)
-        damaged: list[DamageError] = []
-        for deleted in iter_deleted(self._depot, damaged):
-            if is_wanted(deleted.record):
-                yield deleted
-        if damaged:
-            raise damaged[0]
+        is_wanted = _filter(source, name, type, tags)
+        with reading(self._depot) as catalog:
+            yield from (each for each in iter_deleted(catalog) if is_wanted(each.record))
+            if damages := catalog.damages("trash"):
+                raise damages[0]
 
     def plan_forget(
         self, policy: Policy, *, source: str | None = None, name: str | None = None
@@ -207,8 +232,12 @@ class Store:
     ) -> ForgetResult:
         from castfs.repository.removing import forget
 
-        records = list(self.iter_snapshots(source=source, name=name))
-        return forget(self._depot, policy, records, dry_run=dry_run)
+        return forget(
+            self._depot,
+            policy,
+            lambda catalog: _select(catalog, source=source, name=name),
+            dry_run=dry_run,
+        )
 
     def plan_gc(self, options: GcOptions | None = None, *, progress: Progress = SILENT) -> GcResult:
         """What `gc` would delete now."""
@@ -220,8 +249,11 @@ class Store:
         """Delete the contents that nothing needs. BusyError, DamageError, StoreError: see
         `castfs.gc.collect`."""
         from castfs.gc import collect
+        from castfs.repository.removing import forget_expired
 
-        return collect(self._depot, options, progress=progress)
+        result = collect(self._depot, options, progress=progress)
+        forget_expired(self._depot, result.expired)
+        return result
 
     def verify(
         self,
@@ -259,18 +291,48 @@ class Store:
         return start_mount(mount_request(snapshot, Path(mountpoint), options, fast_lane=fast_lane))
 
 
-def _record_filter(
-    source: str | None, name: str | None, tags: Collection[str]
+def _select(
+    catalog: Catalog,
+    *,
+    source: str | None = None,
+    name: str | None = None,
+    type: str | None = None,
+    tags: Collection[str] = (),
+) -> Iterator[Record]:
+    is_wanted = _filter(source, name, type, tags)
+    # What the database can tell needs not be read.
+    exact = normalize_name(name) if name is not None and not _is_pattern(name) else None
+    records = catalog.iter_records(
+        name=exact, type=type, sources=_as_sources(source), tags=list(tags)
+    )
+    return filter(is_wanted, records)
+
+
+def _filter(
+    source: str | None, name: str | None, type: str | None, tags: Collection[str]
 ) -> Callable[[Record], bool]:
-    sources = None
-    if source is not None:
-        given = (source, os.path.abspath(source), os.path.realpath(source))
-        sources = {escape(os.fsencode(path)) for path in given}
-    return lambda record: (
-        (sources is None or record.source in sources)
-        and (name is None or record.name == name)
+    sources = _as_sources(source)
+    pattern = None
+    if name is not None:
+        name = normalize_name(name)
+        pattern = re.compile(fnmatch.translate(name) if _is_pattern(name) else re.escape(name))
+    return lambda record: bool(
+        (not sources or record.source in sources)
+        and (pattern is None or pattern.fullmatch(record.name or ""))
+        and (type is None or record.type == type)
         and set(tags) <= set(record.tags)
     )
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+def _as_sources(source: str | None) -> list[str]:
+    if source is None:
+        return []
+    given = (source, os.path.abspath(source), os.path.realpath(source))
+    return sorted({escape(os.fsencode(path)) for path in given})
 
 
 def open_store(path: str | os.PathLike[str] | None = None, *, create: bool = False) -> Store:

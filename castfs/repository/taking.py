@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import itertools
+import dataclasses
 import os
 import socket
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from castfs import atomic, settings
+from castfs.catalog import reading
 from castfs.digest import Digest
 from castfs.errors import BlobError, DamageError, SourceError, TargetError
 from castfs.ingest import PresenceCheck, ScanOptions, StatCache, scan
-from castfs.manifest import Manifest, encode_manifest, is_stored_whole, read_manifest_file
+from castfs.manifest import Manifest, encode_manifest, read_manifest_file
 from castfs.paths import display, escape
 from castfs.progress import SILENT, Progress
 from castfs.repository.lookup import load_beside
-from castfs.repository.naming import check_name, check_text
+from castfs.repository.publishing import TAKEN_WHOLE, Details, publish
 from castfs.repository.results import ImportResult, IngestResult
-from castfs.store import BlobDir, Depot, Record, WriteSession
+from castfs.store import BlobDir, Depot, WriteSession
 from castfs.store.reading import damaged, open_blob
-from castfs.store.records import Skipped, format_time, new_record_id
-
-#: Newest records among which the last snapshot of the same source is looked for.
-_PARENT_SEARCH = 256
+from castfs.store.records import Skipped
 
 
 def ingest(
@@ -36,19 +33,12 @@ def ingest(
     *,
     options: ScanOptions | None,
     output: Path | None,
-    name: str | None,
-    tags: tuple[str, ...],
-    metadata: Mapping[str, str],
-    message: str | None,
+    details: Details,
     progress: Progress,
 ) -> IngestResult:
     started = time.monotonic()
-    options = options or ScanOptions()
-    if name is not None:
-        check_name(name)
-    check_text(*tags, *metadata, *metadata.values())
-    if message is not None:
-        check_text(message)
+    details = details.checked()
+    options = options_for(details.type, options or ScanOptions())
     if output is not None:
         check_output(output, depot)
     label = escape(os.fsencode(os.path.abspath(source)))
@@ -71,37 +61,33 @@ def ingest(
             progress=progress,
         )
         manifest = result.manifest
-        record = Record(
-            id=new_record_id(),
-            manifest=manifest.id,
-            created_at=format_time(time.time()),
-            host=socket.gethostname(),
-            source=label,
-            file_count=len(manifest.tree.files),
-            total_size_bytes=manifest.tree.total_size_bytes,
-            name=name,
-            tags=tuple(dict.fromkeys(tags)),
-            metadata=dict(metadata),
-            message=message,
-            skipped=tuple(Skipped(escape(entry.path), entry.reason) for entry in result.skipped),
-        )
         progress.phase("writing to disk", total=result.added_count)
         wanted = {file.sha256 for file in manifest.tree.files.values()}
         session.commit_blobs(progress.advance, wanted=wanted)
-        new_manifest = _publish(session, manifest, record)
+        published = publish(
+            session,
+            manifest,
+            details,
+            source=label,
+            skipped=[Skipped(escape(entry.path), entry.reason) for entry in result.skipped],
+        )
+        record = published.record
     if output is not None:
         write_copy(output, manifest)
     return IngestResult(
         id=record.id,
-        manifest_id=manifest.id,
+        name=record.name,
+        version=record.version,
+        unchanged=published.unchanged,
+        manifest_id=record.manifest,
         fingerprint=manifest.fingerprint,
         store=depot.path,
         source=label,
-        file_count=record.file_count,
+        file_count=len(manifest.tree.files),
         dir_count=len(manifest.tree.dirs),
         symlink_count=len(manifest.tree.symlinks),
-        total_size_bytes=record.total_size_bytes,
-        new_manifest=new_manifest,
+        total_size_bytes=manifest.tree.total_size_bytes,
+        new_manifest=published.new_manifest,
         added_count=result.added_count,
         added_bytes=result.added_bytes,
         deduplicated_count=result.deduplicated_count,
@@ -113,9 +99,12 @@ def ingest(
     )
 
 
-def _publish(session: WriteSession, manifest: Manifest, record: Record) -> bool:
-    is_sound = functools.partial(is_stored_whole, manifest)
-    return session.publish(manifest.id, encode_manifest(manifest), record, is_sound=is_sound)
+def options_for(kind: str | None, options: ScanOptions) -> ScanOptions:
+    """Of a dataset or model nothing is left out by git's rules, unless they are asked for."""
+    if kind in TAKEN_WHOLE and options.ignore.gitignore is None:
+        ignore = dataclasses.replace(options.ignore, gitignore=False)
+        return dataclasses.replace(options, ignore=ignore)
+    return options
 
 
 @contextlib.contextmanager
@@ -135,10 +124,11 @@ def _parent(
     logging and touching each of its blobs. None where there is none."""
     host = socket.gethostname()
     pinned = None
-    for record in itertools.islice(depot.iter_records(damaged=[]), _PARENT_SEARCH):
-        if record.source == source and record.host == host:
-            pinned = session.pin_parent(record.id, Digest(record.manifest))
-            break
+    with reading(depot) as catalog:
+        of_source = (r for r in catalog.iter_records(sources=[source]) if r.host == host)
+        last = next(of_source, None)
+    if last is not None:
+        pinned = session.pin_parent(last.id, Digest(last.manifest))
     check = None
     if pinned is not None and not (options.rehash or options.check_existing):
         # A damaged manifest vouches for nothing, and this ingest may be what heals it.
@@ -218,21 +208,12 @@ def import_manifest(depot: Depot, path: Path, *, progress: Progress = SILENT) ->
             added, added_bytes = added + 1, added_bytes + size
             progress.advance(1, size)
         session.commit_blobs()
-        record = Record(
-            id=new_record_id(),
-            manifest=manifest.id,
-            created_at=format_time(time.time()),
-            host=socket.gethostname(),
-            source=manifest.source_path,
-            file_count=len(manifest.tree.files),
-            total_size_bytes=manifest.tree.total_size_bytes,
-            message=f"imported from {display(os.fsencode(path))}",
-        )
-        new = _publish(session, manifest, record)
+        details = Details(message=f"imported from {display(os.fsencode(path))}")
+        published = publish(session, manifest, details, source=manifest.source_path)
     return ImportResult(
-        id=record.id,
+        id=published.record.id,
         manifest_id=manifest.id,
-        new_manifest=new,
+        new_manifest=published.new_manifest,
         added_count=added,
         added_bytes=added_bytes,
     )

@@ -35,9 +35,10 @@ KNOWN_FEATURES: frozenset[str] = frozenset()
 
 _DIRECTORIES = (
     "blobs", "manifests", "snapshots", "trash", "leases", "staging", "quarantine", "cache",
+    "names", "notes", "runs",
 )  # fmt: skip
 _MANIFEST = re.compile(r"[0-9a-f]{64}\.json")
-_LOCK_FILES = ("gate", "store", "gc.lock")
+_LOCK_FILES = ("gate", "store", "gc.lock", "catalog.lock")
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):

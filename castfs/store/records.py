@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -22,10 +22,21 @@ class Skipped(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Reference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that was too large to be taken: where it is, and how to know it again. `path` is
+    the entry of the tree that describes it, escaped."""
+
+    uri: str
+    path: str
+    checksum: str | None = None
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One snapshot. `id` sorts by time and is unique; `created_at` is RFC 3339 in UTC.
 
-    `type`, `version` and `run` belong to the catalog and are empty until it fills them.
+    `content` is the digest of the tree without its times (see `castfs.manifest.content_id`).
     """
 
     format: Literal["castfs-snapshot"] = "castfs-snapshot"
@@ -41,9 +52,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     version: int | None = None
     type: str | None = None
     tags: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
+    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
     message: str | None = None
     run: str | None = None
+    content: str | None = None
+    references: tuple[Reference, ...] = ()
     skipped: tuple[Skipped, ...] = ()
 
 

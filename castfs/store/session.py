@@ -211,28 +211,43 @@ class WriteSession:
         self,
         manifest_id: Digest,
         manifest: Iterable[bytes],
-        record: Record | None,
+        record: Record,
         *,
         is_sound: Callable[[Iterable[memoryview]], bool],
     ) -> bool:
-        """Write the manifest if the store has none of that id, then the record; release the lease.
+        """`publish_manifest` and `publish_record`."""
+        new = self.publish_manifest(manifest_id, manifest, is_sound=is_sound)
+        self.publish_record(record)
+        return new
 
-        Returns whether the manifest is new. With `record` None only the manifest is written, and
-        it stays until a collector finds that nothing refers to it. `is_sound` looks at the bytes
-        of the one that is there, a piece at a time: a damaged one is replaced.
+    def publish_manifest(
+        self,
+        manifest_id: Digest,
+        manifest: Iterable[bytes],
+        *,
+        is_sound: Callable[[Iterable[memoryview]], bool],
+    ) -> bool:
+        """Write the manifest if the store has none of that id. Returns whether it is new.
+
+        It stays as long as the session does, then until a collector finds that nothing refers to
+        it. `is_sound` looks at the bytes of the one that is there, a piece at a time: a damaged one
+        is replaced.
         """
         with store_errors(self.depot.path):
             new = self._publish_manifest(manifest_id, manifest, is_sound)
             self._lease.check()
-            if record is None:
-                return new
+        return new
+
+    def publish_record(self, record: Record) -> None:
+        """Record a manifest that was published, and release the lease. Takes milliseconds."""
+        with store_errors(self.depot.path):
             temp = atomic.write_temp(self.staging.path, [encode_record(record)], mode=BLOB_MODE)
             with self.depot.locks.shared():
                 self._lease.check()
                 # Between the two only its time protects a manifest, and clocks step.
-                if not self.depot.manifest_path(manifest_id).exists():
+                if not self.depot.manifest_path(record.manifest).exists():
                     raise StoreError(
-                        f"manifest {manifest_id} was deleted before its snapshot was recorded",
+                        f"manifest {record.manifest} was deleted before its snapshot was recorded",
                         hint="run the command again",
                     )
                 temp.replace(self.depot.record_path(record.id))
@@ -244,7 +259,6 @@ class WriteSession:
                 with contextlib.suppress(OSError, StoreError), self.depot.locks.shared():
                     self.depot.record_path(record.id).unlink()
                 raise
-        return new
 
     def _publish_manifest(
         self,

@@ -89,7 +89,7 @@ def repair_manifests(depot: Depot, source: Source, manifest_ids: Iterable[str]) 
             except ManifestError:
                 continue
             is_sound = functools.partial(is_stored_whole, manifest)
-            session.publish(manifest_id, encode_manifest(manifest), None, is_sound=is_sound)
+            session.publish_manifest(manifest_id, encode_manifest(manifest), is_sound=is_sound)
             repaired.add(manifest_id)
     return repaired
 

@@ -189,17 +189,30 @@ class StoreMachine(RuleBasedStateMachine):
 
     def go_on(self, operation: Operation, steps: int | None, before_ns: int = 0) -> None:
         """To its end, its pin, or for so many stops."""
+        if operation not in self.running:
+            return  # another one has waited for it
         before_ns = before_ns or self.clock.now_ns()
         while not (operation.is_over or operation.is_pinned or steps == 0):
+            if operation.kind == "forget" and not operation.message["has_catalog"]:
+                # It has not looked yet.
+                operation.ids = self.model.find_unkept(operation.arguments["last"])
             operation.say("go")
             operation.hear()
             steps = None if steps is None else steps - 1
+            if operation.message.get("at") == "busy":
+                break
         before = self.model.disk
         if operation.is_over:
             self.running.remove(operation)
         self.model.observe(operation, before_ns)
         if operation.is_over:
             self.model.check_end(operation, before)
+        elif operation.message.get("at") == "busy" and steps != 0:
+            # It waits for another one, which has to go on first.
+            for each in list(self.running):
+                while each in self.running and each.message["has_catalog"]:
+                    self.go_on(each, 1)
+            self.go_on(operation, steps)
 
     def advance(self, data: st.DataObject) -> None:
         self.go_on(pick(data, self.moving), data.draw(STEPS))
@@ -369,6 +382,8 @@ class StoreMachine(RuleBasedStateMachine):
     def finish(self) -> None:
         """All that is running ends in some way, and then nothing is left but what can be read."""
         for operation in list(self.running):
+            if operation not in self.running:
+                continue
             if operation.number % 3 == 0:
                 operation.kill()
                 self.running.remove(operation)

@@ -30,6 +30,7 @@ from typing import Any
 
 import castfs
 from castfs import syscalls
+from castfs.catalog import catalog
 from castfs.digest import Digest
 from castfs.errors import CastfsError
 from castfs.gc import GcOptions, holds, tracker
@@ -38,7 +39,7 @@ from castfs.progress import Progress
 from castfs.repository import Store, removing, taking
 from castfs.retention import Policy
 from castfs.store import Staging, WriteSession
-from castfs.store.locks import StoreLocks
+from castfs.store.locks import StoreLocks, try_flock
 
 MESSAGE_MAX = 1 << 17
 #: Imported before the fork, which is what makes an operation cheap.
@@ -53,9 +54,12 @@ class Stops(Progress):
         #: What the operation believes to be in the store, beyond what is there to see.
         self.relied: set[str] = set()
         self.parent: str | None = None
+        #: Does nobody else change the catalog meanwhile?
+        self.has_catalog = False
 
     def say(self, **message: Any) -> None:
         message |= {"relied": sorted(self.relied), "parent": self.parent, "pid": os.getpid()}
+        message["has_catalog"] = self.has_catalog
         self._channel.send(json.dumps(message, default=str).encode())
 
     def stop(self, where: str, **more: Any) -> str:
@@ -86,6 +90,20 @@ def arrange(stops: Stops, request: dict[str, Any]) -> None:
         with take(locks, operation):
             yield
 
+    def wait(fd: int, *_: object) -> None:
+        while not try_flock(fd, fcntl.LOCK_EX):
+            stops.stop("busy")
+
+    @contextlib.contextmanager
+    def locked(*args: Any, **kwargs: Any) -> Iterator[None]:
+        stops.stop("catalog")
+        with lock(*args, **kwargs):
+            stops.has_catalog = True
+            try:
+                yield
+            finally:
+                stops.has_catalog = False
+
     def claim(staging: Staging, blobs: Sequence[tuple[Digest, int]]) -> list[bool]:
         result: list[bool] = claimed(staging, blobs)
         stops.relied |= {digest for (digest, _), there in zip(blobs, result, strict=True) if there}
@@ -100,6 +118,8 @@ def arrange(stops: Stops, request: dict[str, Any]) -> None:
         stops.parent = manifest_id if path else None
         return path
 
+    replace(catalog, "_wait", wait)
+    lock = replace(catalog, "_locked", locked)
     take = replace(StoreLocks, "_held", held)
     claimed = replace(Staging, "claim", claim)
     committed = replace(WriteSession, "_commit_batch", commit)

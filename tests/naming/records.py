@@ -45,7 +45,9 @@ class Shelf:
                 version=version,
             )
         with WriteSession(self.store.depot, purpose="test") as session:
-            session.publish(manifest.id, encode_manifest(manifest), record, is_sound=any)
+            session.publish_manifest(manifest.id, encode_manifest(manifest), is_sound=any)
+            if record is not None:
+                session.publish_record(record)
         return manifest
 
     def meaning(self, word: str) -> tuple[int, str | None]:

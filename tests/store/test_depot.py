@@ -19,8 +19,9 @@ from tests.store.processes import run_python
 
 DIRECTORIES = {
     "blobs", "manifests", "snapshots", "trash", "leases", "staging", "quarantine", "cache",
+    "names", "notes", "runs",
 }  # fmt: skip
-FILES = {"castfs.json", "gate", "store", "gc.lock"}
+FILES = {"castfs.json", "gate", "store", "gc.lock", "catalog.lock"}
 
 
 def modes_below(path: Path) -> dict[str, str]:
@@ -227,7 +228,7 @@ def test_a_groups_store(tmp_path: Path, source: Path, group: str, umask: int) ->
             assert mode == 0o2770, name
         elif name.endswith(".lease"):
             assert mode == 0o640, name
-        elif name in ("gate", "store", "gc.lock"):
+        elif name in ("gate", "store", "gc.lock", "catalog.lock", "catalog.db"):
             assert mode == 0o660, name
         else:
             assert mode == 0o444, name

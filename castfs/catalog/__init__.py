@@ -1,0 +1,21 @@
+"""Names, versions, aliases, tags and runs: what people call snapshots, and what they say of them.
+
+The truth is in small files (`files`); `catalog.db` is an index over them and over the records.
+"""
+
+from castfs.catalog.catalog import Catalog, Change, Place, changing, reading, rebuild
+from castfs.catalog.files import Event, NameFile, Note, RunFile, Use
+
+__all__ = [
+    "Catalog",
+    "Change",
+    "Event",
+    "NameFile",
+    "Note",
+    "Place",
+    "RunFile",
+    "Use",
+    "changing",
+    "reading",
+    "rebuild",
+]

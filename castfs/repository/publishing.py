@@ -1,0 +1,228 @@
+"""The end of everything that puts a tree into the store: its manifest, its version, its record."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from castfs.catalog import Change, NameFile, Note, changing
+from castfs.catalog.files import new_event, write_name, write_note
+from castfs.catalog.words import check_alias, check_name, check_text, show_word
+from castfs.errors import UsageError
+from castfs.manifest import Manifest, content_id, encode_manifest, is_stored_whole
+from castfs.store import Record, WriteSession
+from castfs.store.records import Reference, Skipped, format_time, new_record_id
+
+#: Types that are the same wherever they lie: rules of git's have nothing to say about them.
+TAKEN_WHOLE = ("dataset", "model")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """What is said of a tree when it is recorded. `created_at` is in seconds since the epoch.
+
+    `version` is for importers alone: everybody else gets the next one.
+    """
+
+    name: str | None = None
+    type: str | None = None
+    tags: Sequence[str] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    message: str | None = None
+    aliases: Sequence[str] = ()
+    run: str | None = None
+    new_version: bool = False
+    version: int | None = None
+    created_at: float | None = None
+
+    def checked(self) -> Details:
+        """The same with names in their normal form. UsageError."""
+        if isinstance(self.tags, str):
+            raise UsageError("tags are a list of words", hint="give them as [tag]")
+        check_text(*self.tags, *self.metadata)
+        for text in (self.message, self.type, self.run):
+            if text is not None:
+                check_text(text)
+        check_metadata(self.metadata)
+        if self.name is None and (self.aliases or self.version or self.new_version):
+            raise UsageError("aliases and versions belong to a name", hint="give a name, too")
+        return Details(
+            name=check_name(self.name) if self.name is not None else None,
+            type=check_type(self.type) if self.type is not None else None,
+            tags=tuple(dict.fromkeys(self.tags)),
+            metadata=dict(self.metadata),
+            message=self.message,
+            aliases=tuple(dict.fromkeys(map(check_alias, self.aliases))),
+            run=self.run,
+            new_version=self.new_version,
+            version=self.version,
+            created_at=self.created_at,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """The record of a tree. `unchanged`: its name has had the same already, and this is that."""
+
+    record: Record
+    new_manifest: bool
+    unchanged: bool
+
+
+def check_type(word: str) -> str:
+    check_text(word)
+    if not word.replace("-", "").replace("_", "").isalnum() or len(word) > 64:
+        raise UsageError(
+            f"{show_word(word)} is not a type", hint="model, dataset, config, code, custom, …"
+        )
+    return word
+
+
+def check_metadata(metadata: Mapping[str, Any]) -> None:
+    """UsageError for what JSON cannot hold."""
+    try:
+        encoded = msgspec.json.encode(metadata)
+        if msgspec.json.decode(encoded) != _plain(metadata):
+            raise TypeError("it would not be the same when it is read again")
+    except (TypeError, ValueError, RecursionError, OverflowError) as exc:
+        raise UsageError(
+            f"the metadata cannot be recorded: {exc}", hint="give what JSON can hold"
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {key: _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+    return value
+
+
+def publish(
+    session: WriteSession,
+    manifest: Manifest,
+    details: Details,
+    *,
+    source: str,
+    skipped: Sequence[Skipped] = (),
+    references: Sequence[Reference] = (),
+) -> Published:
+    """Record a tree whose blobs are committed. `details` is `checked`. UsageError, StoreError."""
+    record = Record(
+        id=new_record_id(),
+        manifest=manifest.id,
+        created_at=format_time(time.time() if details.created_at is None else details.created_at),
+        host=socket.gethostname(),
+        source=source,
+        file_count=len(manifest.tree.files) - len(references),
+        total_size_bytes=_own_size(manifest, references),
+        name=details.name,
+        type=details.type,
+        tags=tuple(details.tags),
+        metadata=details.metadata,
+        message=details.message,
+        run=details.run,
+        content=content_id(manifest.tree) if details.name is not None else None,
+        references=tuple(references),
+        skipped=tuple(skipped),
+    )
+    depot = session.depot
+    if details.name is not None:
+        # Looked at before the manifest is written: mostly nothing has to be.
+        with changing(depot) as change:
+            if same := _find_same(change, record, details):
+                return Published(record=same, new_manifest=False, unchanged=True)
+    is_sound = functools.partial(is_stored_whole, manifest)
+    new = session.publish_manifest(manifest.id, encode_manifest(manifest), is_sound=is_sound)
+    with changing(depot) as change:
+        if details.name is not None:
+            if same := _find_same(change, record, details):
+                return Published(record=same, new_manifest=new, unchanged=True)
+            record = _number(change, record, details)
+        change.touch(record.id)
+        session.publish_record(record)
+        _set_aliases(change, record, details)
+    return Published(record=record, new_manifest=new, unchanged=False)
+
+
+def _own_size(manifest: Manifest, references: Sequence[Reference]) -> int:
+    """Without the entries that stand for something else."""
+    paths = {reference.path.encode() for reference in references}
+    files = manifest.tree.files
+    return manifest.tree.total_size_bytes - sum(
+        files[path].size_bytes for path in files if path in paths
+    )
+
+
+def _find_same(change: Change, record: Record, details: Details) -> Record | None:
+    """The latest version, if it is what `record` is; it gets what else was said now."""
+    name = change.name(details.name or "")
+    _check_same_type(name, details)
+    if details.new_version or details.version is not None:
+        return None
+    latest = change.latest(details.name or "")
+    if latest is None or latest.version is None or latest.content != record.content:
+        return None
+    if latest.references != record.references:
+        return None
+    tags = tuple(dict.fromkeys((*latest.tags, *details.tags)))
+    metadata = {**latest.metadata, **details.metadata}
+    if (tags, metadata) != (latest.tags, dict(latest.metadata)):
+        change.touch(latest.id)
+        write_note(change.depot, Note(id=latest.id, tags=tags, metadata=metadata))
+        latest = msgspec.structs.replace(latest, tags=tags, metadata=metadata)
+    _set_aliases(change, latest, details)
+    return latest
+
+
+def _check_same_type(name: NameFile | None, details: Details) -> None:
+    if name and name.type and details.type and name.type != details.type:
+        raise UsageError(
+            f"{show_word(name.name)} is a {name.type}, not a {details.type}",
+            hint="use another name",
+        )
+
+
+def _number(change: Change, record: Record, details: Details) -> Record:
+    """Numbers are used up before they are given: so they only grow, whatever is lost then."""
+    assert details.name is not None
+    known = change.name(details.name) or NameFile(name=details.name)
+    last = change.last_version(details.name)
+    version = last + 1 if details.version is None else details.version
+    kind = known.type or details.type
+    save_name(change, msgspec.structs.replace(known, type=kind, last_version=max(version, last)))
+    return msgspec.structs.replace(record, version=version, type=kind)
+
+
+def _set_aliases(change: Change, record: Record, details: Details) -> None:
+    if record.name is not None and record.version is not None:
+        for alias in details.aliases:
+            move_alias(change, record.name, alias, record.version)
+
+
+def move_alias(change: Change, name: str, alias: str, version: int) -> int | None:
+    """Returns the version that the alias meant until now. One rename, so it always means one."""
+    known = change.name(name) or NameFile(name=name)
+    before = known.aliases.get(alias)
+    if before == version:
+        return before
+    event = new_event("alias", version, alias=alias, before=before)
+    aliases = {**known.aliases, alias: version}
+    save_name(
+        change,
+        msgspec.structs.replace(known, aliases=aliases, history=(*known.history, event)),
+    )
+    return before
+
+
+def save_name(change: Change, name: NameFile) -> None:
+    change.touch_name(name.name)
+    write_name(change.depot, name)
+    change.update()
