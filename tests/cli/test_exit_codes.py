@@ -54,7 +54,10 @@ USAGE = [
     ["ingest", ".", "--meta", "novalue"],
     ["ingest", ".", "--meta", "k=1", "--meta", "k=2"],
     ["ingest", ".", "--name", os.fsdecode(b"\xff")],
-    *(["ingest", ".", "--name", name] for name in ("", " ", "a//b", "a/../b", "a:b", "a@b", "x.json", "-x")),
+    *(
+        ["ingest", ".", "--name", name]
+        for name in ("", " ", "a//b", "a/../b", "a:b", "a@b", "x.json", "-x")
+    ),
     ["ingest", ".", "--name", "deadbeef"],
     ["ingest", ".", "-q", "--json"],
     ["ingest", ".", "--reproducible", "--owner"],
