@@ -9,7 +9,9 @@ General layout, from the ground up; each room imports only from rooms below it:
     ingest, restore, archive, diff, retention, gc, verify      one verb each
     view                  a snapshot as a filesystem, without FUSE
     mount                 the same through FUSE
+    catalog               names, versions, aliases, runs: files, and a database over them
     repository            the verbs together: Store, Snapshot
+    runs                  Run, Artifact, lineage
     cli                   the command line
 
 Public are the names below and what they return. Importing castfs imports nothing else: each name is
@@ -47,27 +49,40 @@ if TYPE_CHECKING:
     from castfs.repository import find_snapshot as find_snapshot
     from castfs.repository import open_store as open
     from castfs.retention import Policy as Policy
+    from castfs.runs import Artifact as Artifact
+    from castfs.runs import Run as Run
+    from castfs.runs import find_run as find_run
+    from castfs.runs import finish as finish
+    from castfs.runs import get_active_run as get_active_run
+    from castfs.runs import init as init
     from castfs.verify import VerifyOptions as VerifyOptions
 
 __version__ = "0.1.0"
 
 #: Where the public names are that are no errors.
 _PUBLIC = {
+    "Artifact": "castfs.runs",
     "GcOptions": "castfs.gc",
     "IgnoreOptions": "castfs.ignore",
     "MountOptions": "castfs.mount",
     "Policy": "castfs.retention",
+    "Run": "castfs.runs",
     "ScanOptions": "castfs.ingest",
     "Snapshot": "castfs.repository",
     "Store": "castfs.repository",
     "VerifyOptions": "castfs.verify",
+    "find_run": "castfs.runs",
     "find_snapshot": "castfs.repository",
+    "finish": "castfs.runs",
+    "get_active_run": "castfs.runs",
+    "init": "castfs.runs",
     "open": "castfs.repository",
 }
 _OTHER_NAMES = {"open": "open_store"}
 
 __all__ = [
     "AmbiguousError",
+    "Artifact",
     "BlobError",
     "BusyError",
     "CastfsError",
@@ -82,6 +97,7 @@ __all__ = [
     "NoStoreError",
     "NotFoundError",
     "Policy",
+    "Run",
     "ScanOptions",
     "Snapshot",
     "SourceError",
@@ -92,7 +108,11 @@ __all__ = [
     "UsageError",
     "VerifyOptions",
     "__version__",
+    "find_run",
     "find_snapshot",
+    "finish",
+    "get_active_run",
+    "init",
     "open",
 ]
 

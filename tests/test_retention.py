@@ -249,7 +249,7 @@ def test_a_policy_that_would_keep_nothing_of_a_group_is_refused(
     store = castfs.open(tmp_path / "store", create=True)
     (tmp_path / "tree").mkdir()
     for name, tags in (("good", ["x"]), ("good", []), ("bad", ["y"])):
-        store.ingest(tmp_path / "tree", name=name, tags=tags)
+        store.ingest(tmp_path / "tree", name=name, tags=tags, new_version=True)
     before = sorted(os.listdir(store.depot.snapshots_dir))
     policy = Policy(tags=(frozenset({"x"}),))
     with pytest.raises(UsageError, match="bad") as caught:

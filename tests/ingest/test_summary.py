@@ -70,7 +70,7 @@ def test_what_is_recorded(source: Path, store: Store, tmp_path: Path) -> None:
     wanted = {
         "id": result.id, "manifest": result.manifest_id, "source": str(source), "name": "sensors",
         "tags": ["raw", "2024"], "metadata": {"site": "berlin"}, "message": "first\nlight",
-        "file_count": 1, "total_size_bytes": 1, "skipped": [], "version": None,
+        "file_count": 1, "total_size_bytes": 1, "skipped": [], "version": 1,
     }  # fmt: skip
     assert record.items() >= wanted.items()
     stored = store.path / "manifests" / result.manifest_id[:2] / f"{result.manifest_id}.json"

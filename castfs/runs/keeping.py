@@ -1,0 +1,72 @@
+"""How outputs and inputs of a run become versions."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from castfs.errors import LimitError
+from castfs.ignore import IgnoreOptions
+from castfs.ingest import ScanOptions
+from castfs.paths import display, escape
+from castfs.repository.drafting import Draft
+from castfs.repository.publishing import Details, Published
+from castfs.runs.outputs import Output
+from castfs.store import Depot
+
+_NO_NAME = re.compile(r"[^\w.+/-]+")
+#: Bytes of a name that are left for what stands before or behind.
+_PART_BYTES_MAX = 120
+
+
+def take_output(
+    depot: Depot, namespace: str, output: Output, *, run_id: str | None = None
+) -> Published:
+    """One output as the next version of its own name in a namespace."""
+    with Draft(depot, f"output {output.key}") as draft:
+        if output.kind == "dir":
+            options = ScanOptions(ignore=IgnoreOptions(no_ignore=True))
+            draft.add_dir(b"", output.path, options)
+        else:
+            draft.add_file(os.fsencode(output.path.name), output.path)
+        details = Details(
+            name=f"{namespace}/{as_name(output.key)}",
+            type="output",
+            run=run_id,
+            metadata={"mode": output.mode},
+        )
+        return draft.commit(details, source=escape(os.fsencode(output.path.absolute())))
+
+
+def as_name(text: str) -> str:
+    """What is left of a path as a part of a name."""
+    parts = _NO_NAME.sub("_", text).split("/")
+    whole = "/".join(part if part.strip(".") else "_" for part in parts if part)
+    whole = whole.lstrip("-~") or "_"
+    while len(whole.encode()) > _PART_BYTES_MAX:
+        whole = whole[1:]
+    return (whole + "_" if whole.endswith(".json") else whole).strip("/") or "_"
+
+
+def stat_fingerprint(source: Path) -> dict[str, Any]:
+    """What tells whether something that was not read is still the same."""
+    status = source.stat()
+    if source.is_dir():
+        files = [Path(at) / name for at, _, names in os.walk(source) for name in names]
+        sizes = [path.lstat().st_size for path in files]
+        return {
+            "mtime_ns": status.st_mtime_ns, "file_count": len(files), "size": sum(sizes),
+        }  # fmt: skip
+    return {"mtime_ns": status.st_mtime_ns, "size": status.st_size}
+
+
+def check_limits(source: Path, bytes_max: int, files_max: int) -> None:
+    known = stat_fingerprint(source)
+    if known["size"] > bytes_max or known.get("file_count", 1) > files_max:
+        raise LimitError(
+            f"{display(os.fsencode(source))} has {known.get('file_count', 1):,} files and "
+            f"{known['size']:,} bytes, more than {files_max:,} or {bytes_max:,}",
+            hint="give force_save=True, or log it without save=True",
+        )

@@ -1,0 +1,448 @@
+"""A run: one execution of a program, with what it was given and what it made."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from castfs import atomic
+from castfs.catalog import RunFile, changing, reading
+from castfs.catalog.files import RunStatus, runs_dir, write_run
+from castfs.catalog.words import show_word
+from castfs.digest import Digest
+from castfs.errors import NotFoundError, SourceError, UsageError
+from castfs.ignore import IgnoreOptions
+from castfs.ingest import ScanOptions
+from castfs.paths import display, escape
+from castfs.progress import SILENT
+from castfs.repository.drafting import Draft
+from castfs.repository.naming import match_records
+from castfs.repository.publishing import Details, Published, check_metadata
+from castfs.repository.store import Store
+from castfs.repository.taking import ingest
+from castfs.runs import active
+from castfs.runs.artifact import Artifact
+from castfs.runs.keeping import as_name, check_limits, stat_fingerprint, take_output
+from castfs.runs.lineage import record_use
+from castfs.runs.outputs import Output, OutputScanner, OutputWatcher, ScanReport
+from castfs.store import Depot
+from castfs.store.records import format_time
+
+#: What a dataset or pretrained model may have before somebody has to say that it is meant.
+INPUT_BYTES_MAX = 5 << 30
+INPUT_FILES_MAX = 2_000_000
+
+AnyPath = str | os.PathLike[str]
+
+
+class Run:
+    """An open or finished run. A context manager, which finishes it. Safe to use from several
+    threads; several processes may use one by its id."""
+
+    def __init__(self, depot: Depot, run_id: str) -> None:
+        """NotFoundError if there is no such run."""
+        self._depot = depot
+        self.id = run_id
+        self._guard = threading.Lock()
+        self._scanners: dict[str, OutputScanner] = {}
+        self._watcher: OutputWatcher | None = None
+        self._file()
+
+    def __repr__(self) -> str:
+        return f"<castfs.Run {self.id}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.finish("finished" if kind is None else "failed")
+
+    def _file(self) -> RunFile:
+        with reading(self._depot) as catalog:
+            found = catalog.run(self.id)
+        if found is None:
+            raise NotFoundError(f"no run {show_word(self.id)}", hint="see `castfs runs`")
+        return found
+
+    # What it is ---------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        return Store(self._depot)
+
+    @property
+    def run_dir(self) -> Path:
+        """A directory of the run's own, for whatever it likes to write."""
+        return runs_dir(self._depot) / self.id
+
+    @property
+    def project(self) -> str | None:
+        return self._file().project
+
+    @property
+    def name(self) -> str | None:
+        return self._file().name
+
+    @property
+    def status(self) -> str:
+        return self._file().status
+
+    @property
+    def path(self) -> str:
+        """`project/name`, or the id where it has neither."""
+        run = self._file()
+        return "/".join(filter(None, (run.project, run.name))) or self.id
+
+    def finish(self, status: RunStatus = "finished") -> None:
+        """It is over. Outputs that are watched are looked at a last time. Nothing the second
+        time."""
+        self.stop_outputs_watch()
+        active.remove(self)
+        with self._changing() as (change, run):
+            if run.finished_at is None:
+                ended = msgspec.structs.replace(
+                    run, status=status, finished_at=format_time(time.time())
+                )
+                write_run(change.depot, ended)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Any:
+        with changing(self._depot) as change:
+            run = change.run(self.id)
+            if run is None:
+                raise NotFoundError(f"run {self.id} was removed", hint="see `castfs runs`")
+            change.touch_run(self.id)
+            yield change, run
+
+    # What it says -------------------------------------------------------------------------------
+
+    def log(self, data: Mapping[str, Any], step: int | None = None) -> None:
+        """Numbers of a step: a line in `log.jsonl` of the run's directory."""
+        check_metadata(data)
+        line = {"at": format_time(time.time()), "step": step, "data": data}
+        text = msgspec.json.encode(line) + b"\n"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        fd = os.open(self.run_dir / "log.jsonl", flags, self._depot.file_mode)
+        try:
+            # One write: lines of several processes never mix.
+            os.write(fd, text)
+        finally:
+            os.close(fd)
+
+    def summary(self, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Add to what is said of the run as a whole, `summary.json`; returns all of it."""
+        check_metadata(data or {})
+        path = self.run_dir / "summary.json"
+        with self._guard:
+            try:
+                known: dict[str, Any] = json.loads(path.read_bytes())
+            except FileNotFoundError:
+                known = {}
+            except (ValueError, UnicodeDecodeError) as exc:
+                raise UsageError(f"{path} is no JSON: {exc}", hint="mend it or delete it") from exc
+            if data:
+                known |= data
+                atomic.write_file(path, [msgspec.json.format(msgspec.json.encode(known)), b"\n"])
+        return known
+
+    # What it keeps ------------------------------------------------------------------------------
+
+    def snapshot_workspace(
+        self,
+        root: str | os.PathLike[str] = ".",
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        ignore_files: Sequence[str | os.PathLike[str]] = (),
+        message: str | None = None,
+        max_bytes: int | None = None,
+        max_files: int | None = None,
+    ) -> dict[str, Any]:
+        """Take a directory as it is now; a run may do so several times.
+
+        Returns `id`, `manifest_id`, `fingerprint`, `file_count`, `total_size_bytes`,
+        `workspace_root`, and `files`: path → `sha256`, `size_bytes`. SourceError,
+        UnreadableError, LimitError, StoreError.
+        """
+        options = ScanOptions(
+            ignore=IgnoreOptions(
+                include=tuple(include),
+                exclude=tuple(exclude),
+                ignore_files=tuple(map(Path, ignore_files)),
+            ),
+            max_bytes=max_bytes,
+            max_files=max_files,
+        )
+        details = Details(type="code", message=message or "workspace", run=self.id)
+        source = Path(root)
+        result = ingest(
+            self._depot, source, options=options, output=None, details=details, progress=SILENT
+        )
+        tree = self.store.resolve(result.id).manifest.tree
+        return {
+            "id": result.id,
+            "manifest_id": result.manifest_id,
+            "fingerprint": result.fingerprint,
+            "workspace_root": str(source.resolve()),
+            "file_count": result.file_count,
+            "total_size_bytes": result.total_size_bytes,
+            "files": {
+                escape(path): {"sha256": file.sha256, "size_bytes": file.size_bytes}
+                for path, file in tree.files.items()
+            },
+        }
+
+    def store_blob(self, file_path: str | os.PathLike[str]) -> str:
+        """Keep the content of one file as long as the run. Returns its SHA-256, 64 hex digits."""
+        source = Path(file_path)
+        with Draft(self._depot, f"run {self.id}") as draft:
+            file = draft.add_file(os.fsencode(source.name), source)
+            details = Details(type="blob", run=self.id, message="blob")
+            draft.commit(details, source=escape(os.fsencode(source.absolute())))
+        return str(file.sha256)
+
+    def get_blob_path(self, blob_id: str) -> Path:
+        """Where a content lies: read-only, under its digest. NotFoundError."""
+        if not re.fullmatch("[0-9a-f]{64}", blob_id):
+            raise UsageError(f"{show_word(blob_id)} is not a SHA-256", hint="give 64 hex digits")
+        blobs = self._depot.blobs
+        digest = Digest(blob_id)
+        if blobs.size(digest) is None:
+            raise NotFoundError(f"no content {blob_id} in {self._depot.path}")
+        return blobs.path / blobs.name(digest)
+
+    # Artifacts ----------------------------------------------------------------------------------
+
+    def log_artifact(self, artifact: Artifact, *, aliases: Sequence[str] = ()) -> int:
+        """The next version of an artifact that this run made. Returns its number: that of the
+        latest version if that is the same."""
+        published = self._log(
+            artifact,
+            Details(
+                name=artifact.name,
+                type=artifact.type,
+                tags=artifact.tags,
+                metadata=artifact.metadata,
+                message=artifact.description or None,
+                aliases=aliases,
+                run=self.id,
+            ),
+        )
+        assert published.record.version is not None
+        return published.record.version
+
+    def _log(self, artifact: Artifact, details: Details) -> Published:
+        with Draft(self._depot, f"run {self.id}") as draft:
+            artifact.fill(draft)
+            published = draft.commit(details, source=f"run {self.id}")
+        artifact.bind(self._depot, published.record)
+        return published
+
+    def use_artifact(self, word: str) -> Artifact:
+        """`NAME:latest`, `NAME:v3`, `NAME:ALIAS`, and that this run was given it. NotFoundError."""
+        with changing(self._depot) as change:
+            record = match_records(change, word)[0]
+            record_use(change, self.id, record)
+        return Artifact.of(self._depot, record)
+
+    # Inputs -------------------------------------------------------------------------------------
+
+    def log_dataset(
+        self,
+        name: str,
+        root_or_uri: str | os.PathLike[str],
+        *,
+        context: str = "train",
+        save: bool = False,
+        description: str | None = None,
+        force_save: bool = False,
+        max_archive_bytes: int = INPUT_BYTES_MAX,
+        max_archive_files: int = INPUT_FILES_MAX,
+    ) -> Artifact:
+        """A dataset that this run reads. With `save` it is taken whole, as a version of `name`
+        (LimitError if it is larger than it may be, unless `force_save`); else only where it is."""
+        return self._log_input(
+            Artifact(name, "dataset", description or "", {"context": context}),
+            root_or_uri,
+            save=save or force_save,
+            limits=None if force_save else (max_archive_bytes, max_archive_files),
+        )
+
+    def log_pretrained(
+        self,
+        name: str,
+        path_or_uri: str | os.PathLike[str] | None = None,
+        *,
+        save: bool = False,
+        source_type: str | None = None,
+        description: str | None = None,
+        force_save: bool = False,
+        max_archive_bytes: int = INPUT_BYTES_MAX,
+        max_archive_files: int = INPUT_FILES_MAX,
+    ) -> Artifact:
+        """A model that this run begins with; otherwise as `log_dataset`."""
+        given = path_or_uri if path_or_uri is not None else name
+        kind = source_type or ("local" if Path(given).exists() else "remote")
+        return self._log_input(
+            Artifact(name, "model", description or "", {"source_type": kind}),
+            given,
+            save=save or force_save,
+            limits=None if force_save else (max_archive_bytes, max_archive_files),
+        )
+
+    def _log_input(
+        self,
+        artifact: Artifact,
+        place: str | os.PathLike[str],
+        *,
+        save: bool,
+        limits: tuple[int, int] | None,
+    ) -> Artifact:
+        source = Path(place)
+        is_local = source.exists()
+        if save:
+            if not is_local:
+                raise SourceError(
+                    f"{display(os.fsencode(source))} does not exist",
+                    hint="give a path, or log it without save=True",
+                )
+            if limits is not None:
+                check_limits(source, *limits)
+            artifact.add_dir(source) if source.is_dir() else artifact.add_file(source)
+        else:
+            uri = source.resolve().as_uri() if is_local else os.fspath(place)
+            artifact.add_reference(uri, **(stat_fingerprint(source) if is_local else {}))
+        details = Details(
+            name=artifact.name,
+            type=artifact.type,
+            metadata=artifact.metadata,
+            message=artifact.description or None,
+            run=self.id,
+        )
+        record = self._log(artifact, details).record
+        with changing(self._depot) as change:
+            record_use(change, self.id, record, is_input=True)
+        return artifact
+
+    def log_config(
+        self,
+        args: Any = None,
+        extra: Mapping[str, Any] | None = None,
+        config_files: Sequence[str | os.PathLike[str]] = (),
+    ) -> Artifact:
+        """What this run was told: `args` (a mapping, or an object with attributes such as that of
+        argparse), more of the kind, and files. A version of `<path of the run>/config`."""
+        given = dict(args) if isinstance(args, Mapping) else vars(args) if args is not None else {}
+        said = {"args": given, "extra": dict(extra or {})}
+        text = json.dumps(said, indent=2, sort_keys=True, default=str) + "\n"
+        name = f"{as_name(self.path)}/config"
+        with Draft(self._depot, f"run {self.id}") as draft:
+            draft.add_bytes(b"config.json", text.encode())
+            for path in map(Path, config_files):
+                draft.add_file(b"files/" + os.fsencode(path.name), path)
+            details = Details(name=name, type="config", run=self.id)
+            record = draft.commit(details, source=f"run {self.id}").record
+        with changing(self._depot) as change:
+            record_use(change, self.id, record, is_input=True)
+        return Artifact.of(self._depot, record)
+
+    # Outputs ------------------------------------------------------------------------------------
+
+    def scan_outputs_once(
+        self,
+        output_dirs: AnyPath | Iterable[AnyPath],
+        patterns: Iterable[str] | None = None,
+        stable_required: int = 2,
+        min_age_sec: float = 1.0,
+        mode: str = "rolling",
+        log_snapshot_interval_sec: float = 60,
+        state_gc_after_sec: float = 7 * 24 * 3600,
+        *,
+        root: str | os.PathLike[str] = ".",
+    ) -> ScanReport:
+        """Look once for outputs that are complete, and keep each as a version of
+        `<path of the run>/outputs/<its path>`. The rules are those of `castfs.runs.outputs`; what
+        was taken is remembered in the run's directory."""
+        return self._scanner(
+            root,
+            output_dirs,
+            patterns,
+            stable_required=stable_required,
+            min_age_sec=min_age_sec,
+            mode=mode,
+            log_snapshot_interval_sec=log_snapshot_interval_sec,
+            state_gc_after_sec=state_gc_after_sec,
+        ).scan_once()
+
+    def watch_outputs(
+        self,
+        output_dirs: AnyPath | Iterable[AnyPath],
+        patterns: Iterable[str] | None = None,
+        interval_sec: float = 10,
+        *,
+        root: str | os.PathLike[str] = ".",
+        **rules: Any,
+    ) -> None:
+        """`scan_outputs_once` from a thread, every `interval_sec`, until the run is finished."""
+        self.stop_outputs_watch()
+        watcher = OutputWatcher(self._scanner(root, output_dirs, patterns, **rules), interval_sec)
+        watcher.start()
+        self._watcher = watcher
+
+    def stop_outputs_watch(self) -> None:
+        """With a last look. Nothing if none are watched."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.stop()
+
+    def _scanner(
+        self,
+        root: str | os.PathLike[str],
+        output_dirs: AnyPath | Iterable[AnyPath],
+        patterns: Iterable[str] | None,
+        **rules: Any,
+    ) -> OutputScanner:
+        dirs: list[AnyPath] = (
+            [output_dirs] if isinstance(output_dirs, (str, os.PathLike)) else list(output_dirs)
+        )
+        given = tuple(patterns or ())
+        key = repr(
+            (
+                os.path.abspath(root),
+                [os.fspath(each) for each in dirs],
+                given,
+                sorted(rules.items()),
+            )
+        )
+        with self._guard:
+            if key not in self._scanners:
+                self._scanners[key] = OutputScanner(
+                    Path(root),
+                    dirs,
+                    given,
+                    state_file=self.run_dir / "outputs-state.json",
+                    take=self._take_output,
+                    keep_out=[self._depot.path],
+                    **rules,
+                )
+            return self._scanners[key]
+
+    def _take_output(self, output: Output) -> str:
+        return take_output(
+            self._depot, f"{as_name(self.path)}/outputs", output, run_id=self.id
+        ).record.id

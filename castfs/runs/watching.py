@@ -1,0 +1,89 @@
+"""Outputs of a directory, kept without a run of Python's: what `castfs watch` does."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from castfs import atomic
+from castfs.catalog.words import check_name
+from castfs.repository.store import Store
+from castfs.runs.keeping import as_name, take_output
+from castfs.runs.opening import find_run
+from castfs.runs.outputs import Output, OutputScanner, ScanReport, Taken
+
+#: Added to the pause for the minimum age, so that mtimes of a coarse clock are old enough after it.
+_TICK_SECONDS = 0.02
+
+
+class DirectoryWatch:
+    """Each file (or directory, see `castfs.runs.outputs`) is kept as versions of
+    `<namespace>/<its path>`."""
+
+    def __init__(
+        self,
+        store: Store,
+        directory: Path,
+        *,
+        name: str | None = None,
+        run_id: str | None = None,
+        patterns: Sequence[str] = (),
+        min_age_sec: float = 1.0,
+    ) -> None:
+        """The namespace is `name`, that of the run, or the directory's own name. NotFoundError for
+        a run that there is not; UsageError."""
+        self._store = store
+        self._run_id = run_id
+        place = Path(os.path.realpath(directory))
+        if run_id is not None:
+            run = find_run(run_id, store=store)
+            self._namespace = f"{as_name(run.path)}/outputs"
+            state_file = run.run_dir / "watch-state.json"
+        else:
+            self._namespace = check_name(name) if name is not None else as_name(place.name)
+            state_file = self._state_file(place)
+        self._min_age = min_age_sec
+        self._scanner = OutputScanner(
+            place,
+            [place],
+            patterns,
+            min_age_sec=min_age_sec,
+            state_file=state_file,
+            take=self._take,
+            keep_out=[store.path],
+        )
+
+    def _state_file(self, place: Path) -> Path:
+        """In the cache: without it everything is looked at again, and is in the store already."""
+        depot = self._store.depot
+        directory = depot.path / "cache" / "watches"
+        atomic.ensure_dir(directory, depot.dir_mode)
+        key = hashlib.sha256(os.fsencode(place) + b"\0" + self._namespace.encode())
+        return directory / f"{key.hexdigest()[:32]}.json"
+
+    def _take(self, output: Output) -> str:
+        published = take_output(self._store.depot, self._namespace, output, run_id=self._run_id)
+        return published.record.id
+
+    def scan_once(self) -> ScanReport:
+        return self._scanner.scan_once()
+
+    def finish(self) -> ScanReport:
+        """A last look, and as many more as the rules ask for of what was just written."""
+        taken: list[Taken] = []
+        for number in range(self._scanner.rules.stable_required + 1):
+            if number:
+                time.sleep(self._min_age + _TICK_SECONDS)
+            report = self._scanner.scan_once(last=True)
+            taken += report.taken
+            if not report.waiting:
+                break
+        return ScanReport(
+            taken=tuple(taken),
+            waiting=report.waiting,
+            failed=report.failed,
+            unchanged=report.unchanged,
+        )
