@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from castfs.manifest import Entry, File, Symlink, Tree
 from castfs.paths import RelPath
 
 #: What can differ in an entry that both trees have. "type" stands alone: nothing else compares.
 What = Literal["type", "content", "target", "mode", "mtime", "owner", "xattrs", "hardlink"]
+
+#: What is said of a snapshot beside its tree.
+DetailKind = Literal["type", "tag", "metadata", "message", "reference"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +42,21 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DetailChange:
+    """Something else that is said of one snapshot than of the other. `key` is a tag, a key of the
+    metadata, or the address of a reference; None is said where there is no such thing."""
+
+    kind: DetailKind
+    key: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DiffResult:
     """All changes, ordered by the bytes of their paths. Sizes are of contents: a file whose content
-    changed counts with its old size as removed and with its new one as added."""
+    changed counts with its old size as removed and with its new one as added. `details` are of two
+    snapshots that are recorded; they are none of the changes that are counted."""
 
     added_count: int
     removed_count: int
@@ -49,6 +64,7 @@ class DiffResult:
     added_bytes: int
     removed_bytes: int
     changes: tuple[Change, ...]
+    details: tuple[DetailChange, ...] = ()
 
 
 def compare_trees(before: Tree, after: Tree, *, ignore_mtime: bool = False) -> DiffResult:

@@ -54,6 +54,22 @@ def syncfs(fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def is_read_only_medium(path: Path) -> bool:
+    """Can nobody write there: the filesystem itself is mounted read-only, not only this mount of
+    it? Of proc_pid_mountinfo(5); False where that cannot be told."""
+    try:
+        device = path.stat().st_dev
+        table = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return False
+    wanted = b"%d:%d" % (os.major(device), os.minor(device))
+    for line in table.splitlines():
+        fields = line.split(b" ")
+        if fields[2] == wanted:
+            return b"ro" in fields[-1].split(b",")
+    return False
+
+
 def filesystem_magic(fd: int) -> int:
     """f_type of statfs(2). The struct starts with it, as a long, on every Linux."""
     buffer = (ctypes.c_long * 32)()

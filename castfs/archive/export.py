@@ -8,8 +8,9 @@ import errno
 import os
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeVar
 
 import zstandard
 
@@ -23,6 +24,7 @@ from castfs.progress import SILENT, Progress
 from castfs.store import BlobDir
 from castfs.store.reading import check_present
 
+T = TypeVar("T")
 Format = Literal["tar", "tar.zst", "zip"]
 
 _SUFFIXES: dict[str, Format] = {
@@ -134,11 +136,20 @@ def export_archive(
     written; the rest as `write_archive`.
     """
     chosen = format or format_for(path.name)
+    result = write_target(
+        path,
+        lambda file: write_archive(tree, blobs, file, format=chosen, progress=progress),
+        replace=replace,
+    )
+    return dataclasses.replace(result, path=path)
+
+
+def write_target(path: Path, write: Callable[[BinaryIO], T], *, replace: bool) -> T:
+    """Make file `path` by what `write` writes, whole or not at all. TargetError as above."""
     _check_free(path, replace=replace)
     if replace and is_special(path):
         with path.open("wb", buffering=0) as file:
-            result = write_archive(tree, blobs, file, format=chosen, progress=progress)
-        return dataclasses.replace(result, path=path)
+            return write(file)
     if replace:
         path = Path(os.path.realpath(path))
     temp = path.with_name(f".castfs-{secrets.token_hex(8)}")
@@ -147,7 +158,7 @@ def export_archive(
             # 0o666 leaves the mode to the user's umask, as for any file that a program writes.
             fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             with open(fd, "wb", buffering=0) as file:
-                result = write_archive(tree, blobs, file, format=chosen, progress=progress)
+                result = write(file)
                 os.fsync(fd)
             _place(temp, path, replace=replace)
             fsync_dir(path.parent)
@@ -157,7 +168,7 @@ def export_archive(
             raise
     except OSError as exc:
         raise _explain(exc, str(path)) from exc
-    return dataclasses.replace(result, path=path)
+    return result
 
 
 def _check_free(path: Path, *, replace: bool) -> None:

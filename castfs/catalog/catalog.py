@@ -28,16 +28,17 @@ from castfs.catalog.database import (
     AnotherVersion,
     connect,
     connect_memory,
+    connect_read_only,
     set_state,
 )
 from castfs.catalog.files import NameFile, RunFile, name_path, read_name_file, read_run, run_path
-from castfs.errors import BusyError, DamageError, StoreError
+from castfs.errors import BusyError, CastfsError, DamageError, StoreError
 from castfs.paths import display
 from castfs.store import Depot, Record
 from castfs.store.failures import store_errors
 from castfs.store.locks import find_holders, try_flock
 from castfs.store.trash import list_trash
-from castfs.syscalls import is_local
+from castfs.syscalls import is_local, is_read_only_medium
 
 LOCK = "catalog.lock"
 #: Which records a question is about: those in the store, those in the trash.
@@ -168,6 +169,20 @@ class Catalog:
         where = f"SELECT 1 FROM records WHERE name = ? AND {_WHERE[place]} LIMIT 1"
         return self._connection.execute(where, (name,)).fetchone() is not None
 
+    def count_by_name(self, place: Place = "live") -> list[tuple[str, int]]:
+        """(name, how many snapshots it has), by name."""
+        return self._connection.execute(
+            "SELECT name, count(*) FROM records"
+            f" WHERE name IS NOT NULL AND {_WHERE[place]} GROUP BY name ORDER BY name"
+        ).fetchall()
+
+    def find_name(self, name: str) -> NameFile | None:
+        """`name`, where one that cannot be read is as good as none: it is among `damages`."""
+        try:
+            return self.name(name)
+        except DamageError:
+            return None
+
     def aliases_of(self, name: str, version: int) -> list[str]:
         rows = self._connection.execute(
             "SELECT alias FROM aliases WHERE name = ? AND version = ? ORDER BY alias",
@@ -184,11 +199,22 @@ class Catalog:
         return max(row[0] or 0, known.last_version if known else 0)
 
     def damages(self, place: Place = "all") -> list[DamageError]:
-        """What cannot be read, the newest first."""
+        """What cannot be read, the newest first: records, and all that is beside them."""
+        return self.damaged_records(place) + self.damages_beside_records()
+
+    def damaged_records(self, place: Place = "all") -> list[DamageError]:
+        prefixes = {"live": ("snapshots/",), "trash": ("trash/",)}
+        return self._damages(prefixes.get(place, ("snapshots/", "trash/")))
+
+    def damages_beside_records(self) -> list[DamageError]:
+        """Files of names, notes and runs. They hide no snapshot, but what is said of some."""
+        return self._damages(("names/", "notes/", "runs/"))
+
+    def _damages(self, prefixes: tuple[str, ...]) -> list[DamageError]:
         rows = self._connection.execute("SELECT file FROM damaged ORDER BY file DESC").fetchall()
-        elsewhere = {"live": "trash/", "trash": "snapshots/", "all": "\0"}[place]
-        files = [file for (file,) in rows if not file.startswith(elsewhere)]
-        found = (syncing.read_damaged(self.depot, file) for file in files)
+        found = (
+            syncing.read_damaged(self.depot, file) for (file,) in rows if file.startswith(prefixes)
+        )
         return [each for each in found if each is not None]
 
     # Runs and lineage --------------------------------------------------------------------------
@@ -272,7 +298,7 @@ class Change(Catalog):
 @contextlib.contextmanager
 def reading(depot: Depot) -> Iterator[Catalog]:
     """What the store holds, now. DamageError where a directory cannot be read; StoreError."""
-    with contextlib.closing(_open(depot, _begin_reading)) as connection:
+    with contextlib.closing(_open(depot, _begin_reading)) as connection, _damage_named(depot):
         yield Catalog(depot, connection)
 
 
@@ -283,12 +309,31 @@ def changing(depot: Depot) -> Iterator[Change]:
         store_errors(depot.path),
         _locked(depot),
         contextlib.closing(_open(depot, _begin_changing)) as connection,
+        _damage_named(depot),
     ):
         change = Change(depot, connection)
-        yield change
-        # If we end before this, whoever comes next looks at the files.
-        with contextlib.suppress(sqlite3.Error, StoreError):
-            change.end()
+        try:
+            yield change
+        finally:
+            # After an error, too: most come before anything was written. If we end before this,
+            # whoever comes next looks at the files.
+            with contextlib.suppress(sqlite3.Error, CastfsError, OSError):
+                change.end()
+
+
+@contextlib.contextmanager
+def _damage_named(depot: Depot) -> Iterator[None]:
+    """A part of the database that only the question has met."""
+    try:
+        yield
+    except sqlite3.DatabaseError as exc:
+        if _is_worthless(exc):
+            with contextlib.suppress(OSError):
+                _delete(depot)
+        raise DamageError(
+            f"the catalog's database of {display(os.fsencode(depot.path))} cannot be read: {exc}",
+            hint="run the command again: it is made anew from the files",
+        ) from exc
 
 
 def _open(depot: Depot, prepare: Callable[[sqlite3.Connection, Depot], None]) -> sqlite3.Connection:
@@ -297,8 +342,11 @@ def _open(depot: Depot, prepare: Callable[[sqlite3.Connection, Depot], None]) ->
     try:
         try:
             prepare(connection, depot)
-        except (sqlite3.Error, _InTheWayError, OSError):
+        except (sqlite3.Error, _InTheWayError, OSError) as exc:
             connection.close()
+            if _is_worthless(exc):
+                with contextlib.suppress(OSError):
+                    _delete(depot)  # the next one makes it anew
             connection = connect_memory(depot)
             prepare(connection, depot)
     except BaseException:
@@ -314,6 +362,8 @@ def _begin_reading(connection: sqlite3.Connection, depot: Depot) -> None:
     connection.execute("ROLLBACK")
     if _is_in_memory(connection):
         _refresh(connection, depot)
+    elif is_read_only_medium(depot.path):
+        raise sqlite3.OperationalError("what it says is out of date")
     else:
         # Whoever has said that it changes something is waited for.
         with _locked(depot, seconds=_PATIENCE_SECONDS):
@@ -345,12 +395,20 @@ def _connect(depot: Depot) -> sqlite3.Connection:
             try:
                 return connect(depot)
             except sqlite3.Error as exc:
-                code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-                if not isinstance(exc, AnotherVersion) and code not in _WORTHLESS:
+                if not _is_worthless(exc):
                     raise
             _delete(depot)
             return connect(depot)
+    with contextlib.suppress(OSError, sqlite3.Error):
+        # Where others may write, pages that are half written could be read.
+        if is_read_only_medium(depot.path):
+            return connect_read_only(depot)
     return connect_memory(depot)
+
+
+def _is_worthless(exc: Exception) -> bool:
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(exc, AnotherVersion) or code in _WORTHLESS
 
 
 def _is_local(depot: Depot) -> bool:

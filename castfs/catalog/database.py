@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import urllib.parse
 from pathlib import Path
 
 from castfs import atomic
 from castfs.store import Depot
 
 #: Counts changes of what is below; a database of another one is made anew.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "catalog.db"
 #: How long others may keep it; they need milliseconds.
 BUSY_SECONDS = 30.0
@@ -33,7 +34,10 @@ CREATE TABLE records (
     stamp BLOB NOT NULL,
     body BLOB NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX record_names ON records (name, version) WHERE name IS NOT NULL;
+CREATE INDEX record_names ON records (name, version, deleted_ns) WHERE name IS NOT NULL;
+CREATE INDEX record_name_ids ON records (name, deleted_ns) WHERE name IS NOT NULL;
+CREATE INDEX record_sources ON records (source, deleted_ns);
+CREATE INDEX record_deletions ON records (deleted_ns) WHERE deleted_ns IS NOT NULL;
 CREATE INDEX record_manifests ON records (manifest);
 CREATE INDEX record_runs ON records (run) WHERE run IS NOT NULL;
 CREATE TABLE damaged (file TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -72,6 +76,24 @@ def connect(depot: Depot) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         # What a power cut takes back, the next one who looks at the files finds.
         connection.execute("PRAGMA synchronous=NORMAL")
+        _prepare(connection, depot)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_read_only(depot: Depot) -> sqlite3.Connection:
+    """That of a read-only medium, as it was left. sqlite3.Error, also if it was not left whole."""
+    path = depot.path / FILE_NAME
+    if path.with_name(f"{FILE_NAME}-wal").exists():
+        raise sqlite3.OperationalError("changes stand beside it")
+    # Nobody can change it, so nothing has to be locked.
+    uri = f"file:{urllib.parse.quote(os.fsencode(path))}?mode=ro&immutable=1"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    try:
+        if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
+            raise AnotherVersion("a database of another version")
         _prepare(connection, depot)
     except BaseException:
         connection.close()

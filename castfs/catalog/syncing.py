@@ -69,12 +69,11 @@ def _signature(depot: Depot) -> str:
     parts = []
     extra = (names_dir(depot), notes_dir(depot), runs_dir(depot))
     for path in (depot.snapshots_dir, depot.trash_dir, *extra):
+        # No inode numbers: a copy on another medium is as good.
         try:
-            status = path.stat()
+            parts.append(str(path.stat().st_mtime_ns))
         except OSError:
             parts.append("-")
-        else:
-            parts.append(f"{status.st_ino}:{status.st_mtime_ns}")
     return " ".join(parts)
 
 

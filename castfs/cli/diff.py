@@ -14,9 +14,10 @@ from castfs.cli.progress import progress_bar
 from castfs.cli.snapshot_word import snapshot_argument
 from castfs.cli.units import format_size
 from castfs.paths import RelPath, display
+from castfs.repository.selecting import json_text
 
 if TYPE_CHECKING:
-    from castfs.diff import Change, DiffResult
+    from castfs.diff import Change, DetailChange, DiffResult
     from castfs.manifest import Entry
 
 EXIT_DIFFERENT = 1
@@ -45,11 +46,14 @@ def command(
     """Show what changed from BEFORE to AFTER: two snapshots, or directories written with a `/`.
 
     Each line is A (added), D (removed) or M (changed), the path, and in what it changed. Contents
-    are compared by their digests; a directory is read for that, but nothing of it is stored.
+    are compared by their digests; a directory is read for that, but nothing of it is stored. Of two
+    recorded snapshots type, tags, metadata, message and references are compared, too: these lines
+    begin with `=`, and do not count for --exit-code.
 
     \b
     Examples:
       castfs diff 0193a7c25d10 0193a7d00a3f
+      castfs diff resnet:v1 resnet:v2
       castfs diff sensors:latest ./data --ignore-mtime
       castfs diff --exit-code -q ./run.json ./run/ > changed.txt
     """
@@ -75,6 +79,7 @@ def command(
             output.write_bytes(path + b"\0" if null else output.shown_name(path) + b"\n")
     else:
         output.lines(line(change) for change in result.changes)
+        output.lines(output.one_line(detail_line(detail)) for detail in result.details)
         output.note(summarize(result))
     return EXIT_DIFFERENT if exit_code and result.changes else 0
 
@@ -83,6 +88,16 @@ def line(change: Change) -> str:
     """Unlike a list of names, this is text: no name may look like two lines."""
     what = f" ({', '.join(change.what)})" if change.what else ""
     return f"{_LETTERS[change.kind]} {display(change.path) or '.'}{what}"
+
+
+def detail_line(detail: DetailChange) -> str:
+    """`= metadata val_acc: 0.91 -> 0.95`; what there is not is `-`."""
+    if detail.kind == "tag":
+        return f"= tag {'added' if detail.after else 'removed'}: {detail.key}"
+    before, after = (
+        "-" if value is None else json_text(value) for value in (detail.before, detail.after)
+    )
+    return f"= {f'{detail.kind} {detail.key}'.strip()}: {before} -> {after}"
 
 
 def summarize(result: DiffResult) -> str:
@@ -118,4 +133,5 @@ def document(result: DiffResult) -> dict[str, Any]:
         "added_bytes": result.added_bytes,
         "removed_bytes": result.removed_bytes,
         "changes": plain(changes),
+        "details": plain(result.details),
     }

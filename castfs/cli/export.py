@@ -14,24 +14,35 @@ from castfs.cli.snapshot_word import snapshot_argument
 from castfs.cli.units import format_count, format_size
 from castfs.cli.words import PATH
 from castfs.errors import UsageError
+from castfs.paths import display
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from castfs.archive import Format
+    from castfs.older.exporting import ExportLayout
 
 
 @verb("export")
 @snapshot_argument()
 @click.argument("file", metavar="FILE|-", type=PATH)
-@click.option("--format", "kind", type=click.Choice(["tar", "tar.zst", "zip"]),
-              help="Instead of what FILE's suffix says. [default for -: tar]")  # fmt: skip
+@click.option(
+    "--format", "kind", type=click.Choice(["tar", "tar.zst", "zip", "bundle", "runicorn"]),
+    help="Instead of what FILE's suffix says. [default for -: tar]",
+)  # fmt: skip
+@click.option(
+    "--layout", type=click.Choice(["assets", "artifacts"]),
+    help="Of runicorn: that of 0.6.0 to 0.7.2, or of 0.5.3. [default: artifacts for a NAME]",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @json_option
 def command(
     invocation: Invocation,
     *,
     snapshot: str,
-    file: object,
+    file: Path,
     kind: str | None,
+    layout: str | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -39,17 +50,31 @@ def command(
 
     The same tree gives the same bytes, on any machine. FILE appears when it is whole.
 
+    A bundle (FILE ends in .castfs) is for `castfs import`: SNAPSHOT is a NAME, and all its versions
+    are in it, with what is said of them and their runs. With `--format runicorn` FILE is a
+    directory, which Runicorn's own package restores from; what that cannot hold is listed.
+
     \b
     Examples:
       castfs export 0193a7c25d10 run.tar.zst
       castfs export sensors:latest data.zip --force
       castfs export ./run.json - | ssh host tar x -C /srv/run
+      castfs export my-model my-model.castfs
+      castfs export --format runicorn my-model ./runicorn-root
     """
+    if layout is not None and kind != "runicorn":
+        raise click.UsageError("--layout goes with --format runicorn")
+    if kind == "runicorn":
+        export_runicorn(invocation, snapshot, file, layout, as_json)
+        return
     to_stdout = str(file) == "-"
     if to_stdout and as_json:
         raise click.UsageError("--json does not go with -: stdout holds the archive")
     if to_stdout and output.is_terminal():
         raise UsageError("an archive does not go to a terminal", hint="name a file, or redirect it")
+    if kind == "bundle" or (kind is None and str(file).endswith(".castfs")):
+        export_bundle(invocation, snapshot, file, to_stdout, force, as_json)
+        return
     chosen = cast("Format | None", kind)
     found = invocation.find_snapshot(snapshot)
     with progress_bar() as progress:
@@ -62,3 +87,49 @@ def command(
     else:
         sizes = f"{format_count(result.file_count, 'file')}, {format_size(result.archive_bytes)}"
         output.line(output.one_line(f"exported {found.id} to {file}: {sizes}"))
+
+
+def export_bundle(
+    invocation: Invocation, name: str, file: Path, to_stdout: bool, force: bool, as_json: bool
+) -> None:
+    from castfs.repository import bundling
+
+    depot = invocation.open_store().depot
+    target = output.binary_stdout() if to_stdout else file
+    with progress_bar() as progress:
+        result = bundling.export_bundle(depot, [name], target, replace=force, progress=progress)
+    if as_json:
+        print_document(result)
+    elif not to_stdout:
+        output.line(
+            output.one_line(
+                f"exported {name} to {file}: {format_count(result.version_count, 'version')}, "
+                f"{format_count(result.run_count, 'run')}, {format_size(result.blob_bytes)}"
+            )
+        )
+
+
+def export_runicorn(
+    invocation: Invocation, word: str, target: Path, layout: str | None, as_json: bool
+) -> None:
+    from castfs.catalog import reading
+    from castfs.older import export_records
+    from castfs.repository.naming import match_records
+
+    depot = invocation.open_store().depot
+    with reading(depot) as catalog:
+        records = match_records(catalog, word, newest_of_name=False)
+    if layout is None:
+        layout = "artifacts" if all(record.version is not None for record in records) else "assets"
+    with progress_bar() as progress:
+        report = export_records(
+            depot, records, target, layout=cast("ExportLayout", layout), progress=progress
+        )
+    if as_json:
+        print_document(report)
+        return
+    for loss in report.losses:
+        output.note(output.one_line(f"not kept: {loss.name} {display(loss.path)}: {loss.reason}"))
+    sizes = f"{format_count(report.file_count, 'file')}, {format_size(report.size_bytes)}"
+    count = format_count(len(report.written), "version")
+    output.line(output.one_line(f"exported {count} to {target}: {sizes}"))

@@ -26,14 +26,20 @@ Exit codes:
 SNAPSHOTS = """\
 How a snapshot is named:
   ./run.json, dir/m.json    a word with a `/`, or ending in .json: a manifest file
-  NAME, NAME:latest         the newest snapshot that was ingested with --name NAME
-  NAME@3fa9c1               the one of that name whose manifest's id begins so
+  NAME, NAME:latest         the highest version of what was ingested with --name NAME
+  NAME:v3                   that version
+  NAME:production           the version that an alias means (`castfs alias`)
+  NAME@3fa9c1               the one of that name whose id, or whose manifest's, begins so
   0193a7c25d10              else the first digits (seven at least) of the id of a snapshot or of a
                             manifest
-Where a word has two readings, nothing is done and both are listed. `rm` and `undelete` act on
-snapshots, not on trees: there a word that several snapshots share is refused (NAME alone, too, if
-several have that name), and a manifest file means the snapshot of its tree. In `diff` a word with a
-`/` that is a directory means that directory.
+Where a word has two readings, nothing is done and both are listed. `rm`, `undelete`, `tag`, `meta`
+and `alias` act on snapshots, not on trees: there a word that several snapshots share is refused
+(NAME alone, too, if several have that name), and a manifest file means the snapshot of its tree. In
+`diff` a word with a `/` that is a directory means that directory.
+A name is text with `/` between its parts (team/sensors). It has no `:` or `@`, no part that is
+empty, `.` or `..`, does not end in .json, and is not seven or more hex digits. An alias is a word
+that is not `latest` and not like v3. Both are kept in Unicode's form NFC. Version numbers only
+grow: that of a deleted version is never given again.
 """
 
 ENVIRONMENT = """\

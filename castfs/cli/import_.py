@@ -1,8 +1,9 @@
-"""`castfs import`: a manifest file into the store's records."""
+"""`castfs import`: what lies elsewhere, into the store."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -12,28 +13,60 @@ from castfs.cli.invocation import Invocation, json_option, refuse_both, verb
 from castfs.cli.progress import progress_bar
 from castfs.cli.units import format_count, format_size
 from castfs.cli.words import PATH
+from castfs.paths import display
+
+if TYPE_CHECKING:
+    from castfs.older import Format, ImportReport
+    from castfs.progress import Progress
+    from castfs.repository import Store
+
+_FORMATS = ("bundle", "manifest", "runicorn", "runicorn-assets", "runicorn-artifacts", "blobs")
 
 
 @verb("import")
-@click.argument("file", metavar="FILE", type=PATH)
-@click.option("-q", "--quiet", is_flag=True, help="Print the snapshot's id alone.")
+@click.argument("path", metavar="PATH", type=PATH)
+@click.option(
+    "--format", "kind", type=click.Choice(_FORMATS), help="What PATH is. [default: by its looks]"
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print the ids of new snapshots alone.")
 @json_option
-def command(invocation: Invocation, *, file: Path, quiet: bool, as_json: bool) -> None:
-    """Record manifest FILE as a snapshot of the store.
+def command(
+    invocation: Invocation, *, path: Path, kind: str | None, quiet: bool, as_json: bool
+) -> int:
+    """Take into the store what PATH holds: a manifest file, a bundle of `castfs export`, or an
+    archive of an older system.
 
-    A manifest file is a copy that keeps nothing alive; a snapshot does. Contents that the store
-    lacks are copied from the store, or the older archive, that FILE lies in. The manifests of
-    older formats are read too.
+    A manifest file becomes a snapshot; contents that the store lacks are copied from where it lies.
+    A bundle brings artifacts with their versions, what is said of them, and their runs. Of
+    Runicorn's archives (its storage root, `archive` or `artifacts` directory) everything is taken
+    that can be: versions, datasets, pretrained models, code, outputs, runs. Nothing of PATH is
+    changed, what the store has already is not taken again, and what is damaged is listed; the exit
+    code is 5 then, and 3 if something was empty.
 
     \b
     Examples:
       castfs import run.json
-      castfs import /mnt/disk/archive/manifests/run_001.json --store /data/castfs
+      castfs import digits.castfs --store /data/castfs
+      castfs import ~/.runicorn
     """
     refuse_both(as_json, quiet)
+    from castfs.repository.unbundling import is_bundle
+
+    if kind is None and path.is_file():
+        kind = "bundle" if is_bundle(path) else "manifest"
     store = invocation.open_store()
     with progress_bar(quiet=quiet) as progress:
-        result = store.import_manifest(file, progress=progress)
+        if kind == "bundle":
+            return _import_bundle(store, path, progress, quiet, as_json)
+        if kind == "manifest":
+            return _import_manifest(store, path, progress, quiet, as_json)
+        return _import_archive(store, path, kind, progress, quiet, as_json)
+
+
+def _import_manifest(
+    store: Store, path: Path, progress: Progress, quiet: bool, as_json: bool
+) -> int:
+    result = store.import_manifest(path, progress=progress)
     if as_json:
         print_document(result)
     elif quiet:
@@ -46,3 +79,64 @@ def command(invocation: Invocation, *, file: Path, quiet: bool, as_json: bool) -
         output.line(
             f"added {format_count(result.added_count, 'blob')}, {format_size(result.added_bytes)}"
         )
+    return 0
+
+
+def _import_bundle(store: Store, path: Path, progress: Progress, quiet: bool, as_json: bool) -> int:
+    from castfs.repository.unbundling import import_bundle
+
+    result = import_bundle(store.depot, path, progress=progress)
+    if as_json:
+        print_document(result)
+        return 0
+    output.lines(result.added_versions if quiet else [f"new: {v}" for v in result.added_versions])
+    if not quiet:
+        known = result.version_count - len(result.added_versions)
+        output.line(
+            f"{format_count(len(result.added_versions), 'new version')}, {known:,} there before; "
+            f"{format_count(result.added_runs, 'new run')}; "
+            f"added {format_count(result.added_count, 'blob')}, {format_size(result.added_bytes)}"
+        )
+        for alias in result.kept_aliases:
+            output.note(f"the alias {alias} means another version here, and stays")
+    return 0
+
+
+def _import_archive(
+    store: Store, path: Path, kind: str | None, progress: Progress, quiet: bool, as_json: bool
+) -> int:
+    from castfs.older import import_archive
+
+    report = import_archive(
+        store.depot, path, format=cast("Format | None", kind), progress=progress
+    )
+    if as_json:
+        print_document(report)
+    elif quiet:
+        output.lines(version.id for version in report.versions)
+    else:
+        _tell(report)
+    return report.exit_code
+
+
+def _tell(report: ImportReport) -> None:
+    for version in report.versions:
+        name = f"{version.name}:v{version.version}" if version.name else version.id
+        lacks = f", without {format_count(version.lacks, 'damaged file')}" if version.lacks else ""
+        trash = ", in the trash as it was there" if version.deleted else ""
+        count = format_count(version.file_count, "file")
+        size = format_size(version.size_bytes)
+        output.line(output.one_line(f"new: {name} ({count}, {size}{lacks}{trash})"))
+    for renamed in report.renamed:
+        output.note(
+            output.one_line(f"renamed: {renamed.older} is {renamed.name}, {renamed.reason}")
+        )
+    for skipped in report.skipped:
+        output.note(f"skipped: {display(skipped.path)}: {skipped.reason}")
+    for damage in report.damage:
+        output.note(f"damaged: {display(damage.path)}: {damage.reason}")
+    output.line(
+        f"{format_count(len(report.versions), 'new version')}, {report.unchanged:,} there before; "
+        f"{format_count(report.runs, 'run')}"
+        + (f"; {format_count(len(report.damage), 'damaged thing')}" if report.damage else "")
+    )

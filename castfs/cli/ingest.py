@@ -11,10 +11,11 @@ import click
 from castfs.cli import output
 from castfs.cli.documents import print_document
 from castfs.cli.invocation import Invocation, json_option, refuse_both, verb
+from castfs.cli.metadata import parse_metadata
 from castfs.cli.progress import progress_bar
 from castfs.cli.units import format_count, format_duration, format_size
-from castfs.cli.words import KEY_VALUE, NAME, PATH, SIZE, TEXT
-from castfs.errors import TargetError, UsageError
+from castfs.cli.words import ALIAS, KEY_VALUE, NAME, PATH, SIZE, TEXT, TYPE
+from castfs.errors import TargetError
 from castfs.paths import display
 
 if TYPE_CHECKING:
@@ -32,12 +33,23 @@ _SKIPPED_SHOWN = 20
 @click.option(
     "-o", "--output", "copy", metavar="FILE", type=PATH, help="Write a copy of the manifest."
 )
-@click.option("--name", type=NAME, help="Record it under this name.")
+@click.option("--name", type=NAME, help="Record it as the next version of this name.")
+@click.option(
+    "--type", "kind", type=TYPE, help="What it is: model, dataset, config, code, custom, …"
+)
 @click.option("--tag", "tags", type=TEXT, multiple=True, help="Record a tag (repeatable).")
 @click.option(
     "--meta", type=KEY_VALUE, multiple=True, help="Record a value under a key (repeatable)."
 )
 @click.option("--message", type=TEXT, help="Record a description.")
+@click.option(
+    "--alias",
+    "aliases",
+    type=ALIAS,
+    multiple=True,
+    help="Let this alias mean the version (repeatable).",
+)
+@click.option("--new-version", is_flag=True, help="Make a version even if nothing changed.")
 @click.option("--xattrs", is_flag=True, help="Take extended attributes.")
 @click.option("--owner", is_flag=True, help="Take owner and group.")
 @click.option(
@@ -70,9 +82,12 @@ def command(
     source: Path,
     copy: Path | None,
     name: str | None,
+    kind: str | None,
     tags: tuple[str, ...],
     meta: tuple[str, ...],
     message: str | None,
+    aliases: tuple[str, ...],
+    new_version: bool,
     xattrs: bool,
     owner: bool,
     reproducible: bool,
@@ -95,8 +110,14 @@ def command(
     time are not read. If anything cannot be read, nothing is recorded. A store that does not exist
     is created.
 
-    At the root of a git work tree git's ignore rules apply and .git is left out; elsewhere only
-    .castignore files count. Patterns are those of .gitignore, relative to DIR.
+    With --name it becomes NAME:v1, NAME:v2, and so on. A directory that equals the latest version
+    in all but times and owners makes none: its tags, values and aliases go to that one. A message
+    is kept with a new version alone. Values of --meta that are numbers, true, false or null in JSON
+    are that; all others are text.
+
+    At the root of a git work tree git's ignore rules apply and .git is left out; elsewhere, and of
+    what is a dataset or model, only .castignore files count. Patterns are those of .gitignore,
+    relative to DIR.
 
     The exit code is 3 if entries were skipped: a FIFO, a socket, a device, and with
     --skip-unreadable what could not be read.
@@ -104,7 +125,8 @@ def command(
     \b
     Examples:
       castfs ingest ./repo
-      castfs ingest ./data --name sensors --tag raw --meta site=berlin
+      castfs ingest ./data --name sensors --type dataset --tag raw --meta site=berlin
+      castfs ingest ./out --name resnet --type model --meta val_acc=0.95 --alias production
       castfs ingest ./run -o run.json --exclude '*.ckpt' --max-bytes 10G
       id=$(castfs ingest -q ./repo) && castfs mount $id /mnt/repo
     """
@@ -115,6 +137,8 @@ def command(
         raise click.UsageError("--no-ignore looks at no rule files, so not at --gitignore's either")
     if (include or exclude or ignore_files) and source.is_file():
         raise click.UsageError("--include, --exclude and --ignore-file are for directories")
+    if name is None and (aliases or new_version):
+        raise click.UsageError("--alias and --new-version are for versions: give a --name, too")
     metadata = parse_metadata(meta)
     from castfs.ignore import IgnoreOptions
     from castfs.ingest.options import ScanOptions
@@ -146,9 +170,12 @@ def command(
             options=options,
             output=copy,
             name=name,
+            type=kind,
             tags=tags,
             metadata=metadata,
             message=message,
+            aliases=aliases,
+            new_version=new_version,
             progress=progress,
         )
     try:
@@ -187,16 +214,6 @@ def check_source(source: Path) -> None:
         )
 
 
-def parse_metadata(pairs: tuple[str, ...]) -> dict[str, str]:
-    metadata: dict[str, str] = {}
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        if key in metadata:
-            raise UsageError(f"--meta {key} is given twice", hint="give each key once")
-        metadata[key] = value
-    return metadata
-
-
 def summarize(result: IngestResult) -> list[str]:
     """The result for people, without what was skipped."""
     kinds = [format_count(result.file_count, "file")]
@@ -204,8 +221,11 @@ def summarize(result: IngestResult) -> list[str]:
     if result.symlink_count:
         kinds.append(format_count(result.symlink_count, "symlink"))
     size = format_size(result.total_size_bytes)
-    summary = [
-        f"snapshot {result.id}",
+    summary = [f"snapshot {result.id}"]
+    if result.name is not None:
+        said = "unchanged:" if result.unchanged else "version"
+        summary.append(output.one_line(f"{said} {result.name}:v{result.version}"))
+    summary += [
         f"manifest {result.manifest_id}" + ("" if result.new_manifest else " (as before)"),
         f"{', '.join(kinds)}, {size} in {format_duration(result.seconds)}",
         f"added {format_count(result.added_count, 'blob')}, {format_size(result.added_bytes)}; "

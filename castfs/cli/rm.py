@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 @verb("rm")
 @snapshot_arguments()
+@click.option("--all-versions", is_flag=True, help="All that the names have, each.")
+@click.option("--force", is_flag=True, help="Also what an alias or a run uses.")
 @click.option("--permanent", is_flag=True, help="Delete for good, also what is in the trash.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before deleting for good.")
 @json_option
@@ -28,6 +30,8 @@ def command(
     invocation: Invocation,
     *,
     snapshots: tuple[str, ...],
+    all_versions: bool,
+    force: bool,
     permanent: bool,
     yes: bool,
     as_json: bool,
@@ -35,18 +39,21 @@ def command(
     """Move snapshots to the trash, from where `castfs undelete` brings them back.
 
     Contents stay until `castfs gc` finds that nothing needs them; what is in the trash leaves it 30
-    days later (`castfs gc --trash-age`). A word that means several snapshots is refused. A manifest
-    file stands for the snapshot of its tree; the file itself stays.
+    days later (`castfs gc --trash-age`). A word that means several snapshots is refused; with
+    --all-versions each word is a name, and all its versions go. If an alias means one of them, or a
+    run was given one, nothing is removed without --force (exit code 11). The number of a version is
+    never given again. A manifest file stands for the snapshot of its tree; the file itself stays.
 
     \b
     Examples:
       castfs rm 0193a7c25d10 sensors:latest
       castfs rm ./run.json
+      castfs rm --all-versions old-model
       castfs rm --permanent --yes 0193a7c25d10
     """
     store = invocation.open_store()
     if not permanent:
-        records = store.remove(*snapshots)
+        records = store.remove(*snapshots, all_versions=all_versions, force=force)
         if as_json:
             print_document(records)
         for record in records:
@@ -54,10 +61,10 @@ def command(
         return
     from castfs.repository.removing import find_for_good, remove_for_good
 
-    records = find_for_good(store.depot, snapshots)
+    records = find_for_good(store.depot, snapshots, all_versions=all_versions)
     if not yes:
         confirm(records)
-    remove_for_good(store.depot, records)
+    remove_for_good(store.depot, records, force=force)
     if as_json:
         print_document(records)
     for record in records:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from castfs.cli import output
 from castfs.cli.documents import print_document
 from castfs.cli.invocation import Invocation, json_option, verb
+from castfs.cli.metadata import metadata_rows
 from castfs.cli.snapshot_word import snapshot_argument
 from castfs.cli.tables import print_fields
 from castfs.cli.units import (
@@ -19,16 +20,31 @@ from castfs.cli.units import (
     format_size,
     format_time,
 )
+from castfs.paths import display
+from castfs.repository.artifacts import find_standing
+from castfs.repository.naming import version_word
 
 if TYPE_CHECKING:
     from castfs.repository import Snapshot
     from castfs.store import Record
+    from castfs.store.records import Reference
+
+
+#: Files that are listed; all of them are in `--json`, and in `castfs ls -R`.
+_FILES_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedFile:
+    path: bytes
+    size_bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """A snapshot as `show --json` prints it. `content_bytes` counts each content once; `record` is
-    None for a manifest that no record of the store names."""
+    None for a manifest that no record of the store names. `status` is that of a version."""
 
     id: str
     manifest_id: str
@@ -44,6 +60,11 @@ class Description:
     store: Path | None
     file: Path | None
     record: Record | None
+    status: Literal["ready"] | None
+    aliases: tuple[str, ...]
+    used_by: tuple[str, ...]
+    named_by: tuple[str, ...]
+    files: tuple[ListedFile, ...]
 
 
 @verb("show")
@@ -51,11 +72,15 @@ class Description:
 @click.option("--manifest", is_flag=True, help="Print the manifest itself.")
 @json_option
 def command(invocation: Invocation, *, snapshot: str, manifest: bool, as_json: bool) -> None:
-    """Show what is known of SNAPSHOT: its record, its sizes, what was skipped.
+    """Show what is known of SNAPSHOT: its record, its sizes, its first files, what was skipped.
+
+    Of a version also its aliases, the runs that were given it, and the snapshots whose metadata
+    name it.
 
     \b
     Examples:
       castfs show 0193a7c25d10
+      castfs show resnet:v3
       castfs show sensors:latest --json
       castfs show ./run.json
       castfs show --manifest 0193a7c25d10 > run.json
@@ -75,15 +100,47 @@ def command(invocation: Invocation, *, snapshot: str, manifest: bool, as_json: b
         return
     print_fields(fields(description))
     if description.record:
-        output.lines(
-            output.one_line(f"skipped {entry.path}: {entry.reason}")
-            for entry in description.record.skipped
-        )
+        print_record(description.record)
+    print_files(description)
+
+
+def print_record(record: Record) -> None:
+    if record.metadata:
+        output.line("metadata")
+        print_indented(metadata_rows(record.metadata))
+    if record.references:
+        output.line("references")
+        print_indented([(each.path, describe_reference(each)) for each in record.references])
+    output.lines(
+        output.one_line(f"skipped {entry.path}: {entry.reason}") for entry in record.skipped
+    )
+
+
+def print_indented(rows: list[tuple[str, str]]) -> None:
+    print_fields([(f"  {name}", value) for name, value in rows])
+
+
+def describe_reference(reference: Reference) -> str:
+    size = None if reference.size_bytes is None else format_size(reference.size_bytes)
+    return ", ".join(filter(None, [reference.uri, size, reference.checksum]))
+
+
+def print_files(shown: Description) -> None:
+    if not shown.files:
+        return
+    output.line(f"files ({shown.file_count:,})")
+    for file in shown.files[:_FILES_SHOWN]:
+        output.line(f"  {display(file.path)} ({format_size(file.size_bytes)})")
+    more = shown.file_count - _FILES_SHOWN
+    if more > 0:
+        output.line(f"  and {more:,} more: castfs ls -R {shown.id[:12]}")
 
 
 def describe(snapshot: Snapshot) -> Description:
     tree = snapshot.manifest.tree
     contents = {file.sha256: file.size_bytes for file in tree.files.values()}
+    record, depot = snapshot.record, snapshot.depot
+    standing = find_standing(depot, record) if depot and record else None
     return Description(
         id=snapshot.id,
         manifest_id=snapshot.manifest.id,
@@ -98,7 +155,15 @@ def describe(snapshot: Snapshot) -> Description:
         content_bytes=sum(contents.values()),
         store=snapshot.depot.path if snapshot.depot else None,
         file=snapshot.file,
-        record=snapshot.record,
+        record=record,
+        status="ready" if record and record.version is not None else None,
+        aliases=standing.aliases if standing else (),
+        used_by=standing.used_by if standing else (),
+        named_by=standing.named_by if standing else (),
+        files=tuple(
+            ListedFile(path=path, size_bytes=file.size_bytes, sha256=file.sha256)
+            for path, file in tree.files.items()
+        ),
     )
 
 
@@ -113,7 +178,7 @@ def fields(shown: Description) -> list[tuple[str, str]]:
         rows.append(("created", format_seconds_since_epoch(shown.created_at)))
     rows.append(("source", shown.source))
     if record:
-        rows += _record_fields(record)
+        rows += _record_fields(record, shown)
     if shown.store:
         rows.append(("store", str(shown.store)))
     if shown.file:
@@ -135,14 +200,24 @@ def fields(shown: Description) -> list[tuple[str, str]]:
     return rows
 
 
-def _record_fields(record: Record) -> list[tuple[str, str]]:
+def _record_fields(record: Record, shown: Description) -> list[tuple[str, str]]:
     rows = []
     if record.name:
-        version = f":v{record.version}" if record.version is not None else ""
-        rows.append(("name", record.name + version))
+        rows.append(("name", version_word(record)))
+    if record.type:
+        rows.append(("type", record.type))
+    if shown.status:
+        rows.append(("status", shown.status))
+    if record.run:
+        rows.append(("created by", f"run {record.run}"))
+    if shown.aliases:
+        rows.append(("aliases", ", ".join(shown.aliases)))
+    if shown.used_by:
+        rows.append(("used by", ", ".join(shown.used_by)))
+    if shown.named_by:
+        rows.append(("named by", ", ".join(shown.named_by)))
     if record.tags:
         rows.append(("tags", ", ".join(record.tags)))
-    rows += [("meta", f"{key}={value}") for key, value in record.metadata.items()]
     if record.message:
         rows.append(("message", record.message))
     return rows

@@ -12,7 +12,8 @@ from click.shell_completion import CompletionItem
 from castfs.catalog import reading
 from castfs.cli.invocation import Invocation
 from castfs.cli.output import one_line
-from castfs.cli.units import format_time
+from castfs.cli.units import format_count, format_time
+from castfs.cli.words import NameWord
 from castfs.errors import CastfsError
 from castfs.repository.naming import version_word
 
@@ -41,7 +42,17 @@ class SnapshotWord(click.ParamType[str]):
         return complete_snapshot(ctx, incomplete, deleted=self._deleted)
 
 
+class ArtifactWord(NameWord):
+    """A name that snapshots have."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return complete_name(ctx, incomplete)
+
+
 SNAPSHOT = SnapshotWord()
+ARTIFACT = ArtifactWord()
 
 
 def snapshot_argument(name: str = "snapshot") -> Callable[[Decorated], Decorated]:
@@ -78,6 +89,10 @@ def complete_snapshot(
                 if record.name:
                     word = version_word(record) if ":" in incomplete else record.name
                     found.setdefault(word, what)
+            name, colon, _ = incomplete.partition(":")
+            known = catalog.find_name(name) if colon and not deleted else None
+            for alias, version in known.aliases.items() if known else ():
+                found.setdefault(f"{name}:{alias}", f"v{version}")
     except (CastfsError, OSError):
         # A shell has no place for an error message; the command itself will give it.
         return []
@@ -85,4 +100,18 @@ def complete_snapshot(
         CompletionItem(word, help=what)
         for word, what in found.items()
         if word.startswith(incomplete)
+    ]
+
+
+def complete_name(context: click.Context, incomplete: str) -> list[CompletionItem]:
+    invocation = context.find_object(Invocation) or Invocation()
+    try:
+        with reading(invocation.open_store().depot) as catalog:
+            found = catalog.count_by_name()
+    except (CastfsError, OSError):
+        return []
+    return [
+        CompletionItem(name, help=format_count(count, "snapshot"))
+        for name, count in found
+        if name.startswith(incomplete)
     ]

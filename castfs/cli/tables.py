@@ -61,6 +61,10 @@ def _print_rich(titles: Sequence[Title], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
-    """Names and values, a line each."""
-    width = max(len(name) for name, _ in fields)
-    output.lines(f"{name.ljust(width)}  {output.one_line(value)}" for name, value in fields)
+    """Names and values, a line each, without control characters."""
+    names = [output.one_line(name) for name, _ in fields]
+    width = max(map(len, names))
+    output.lines(
+        f"{name.ljust(width)}  {output.one_line(value)}"
+        for name, (_, value) in zip(names, fields, strict=True)
+    )

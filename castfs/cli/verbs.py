@@ -35,6 +35,16 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "find": Entry("find", "Find the snapshots that hold a path or a content."),
         "diff": Entry("diff", "Show what changed between two snapshots."),
     },
+    "Names": {
+        "versions": Entry("versions", "List the versions of a name."),
+        "alias": Entry("alias", "Let an alias mean a version, or take it away."),
+        "tag": Entry("tag", "Add tags to a snapshot, or take them away."),
+        "meta": Entry("meta", "Set values of a snapshot's metadata, or take them away."),
+        "search": Entry("search", "Find snapshots by what is said of them."),
+        "log": Entry("log", "Show what happened to a name, or to all."),
+        "reference": Entry("reference", "Record where something is that is too large to take."),
+        "catalog": Entry("catalog", "Make the catalog's database anew from the files."),
+    },
     "Mount": {
         "mount": Entry("mount", "Show a snapshot as a read-only directory."),
         "umount": Entry("umount", "Unmount snapshots."),
@@ -42,8 +52,13 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "Get out and in": {
         "restore": Entry("restore", "Recreate a snapshot, or parts of it, as files."),
-        "export": Entry("export", "Write a snapshot as a tar or zip archive."),
-        "import": Entry("import_", "Record a manifest file as a snapshot."),
+        "export": Entry("export", "Write a snapshot, or a name with its versions, as a file."),
+        "import": Entry("import_", "Take in a manifest, a bundle, or an older system's archive."),
+    },
+    "Runs": {
+        "runs": Entry("runs", "List the runs, show one, or take one away."),
+        "lineage": Entry("lineage", "Draw what a version came from, and what came from it."),
+        "watch": Entry("watch", "Keep what a program writes while it runs."),
     },
     "Store": {
         "init": Entry("init", "Create a store."),
@@ -65,8 +80,14 @@ VERBS = {name: entry for section in SECTIONS.values() for name, entry in section
 #: What other tools call it.
 WORDS_OF_OTHERS = {
     "snapshots": "list",
-    "log": "list",
-    "history": "list",
+    "artifacts": "list",
+    "history": "log",
+    "label": "tag",
+    "tags": "tag",
+    "aliases": "alias",
+    "annotate": "meta",
+    "metadata": "meta",
+    "link": "reference",
     "info": "show",
     "inspect": "show",
     "unmount": "umount",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from castfs.cli.invocation import Invocation, json_option, verb
 from castfs.cli.progress import progress_bar
 from castfs.cli.snapshot_word import snapshot_arguments
 from castfs.cli.units import format_count, format_duration, format_size
-from castfs.cli.words import PATH, parse_duration
+from castfs.cli.words import PATH, WHEN
 from castfs.paths import display
 
 if TYPE_CHECKING:
@@ -40,35 +39,13 @@ class SampleWord(click.ParamType[float]):
         return float(match[1]) / 100
 
 
-class SinceWord(click.ParamType[float]):
-    """A time: `7d` (ago), or a date and time (ISO 8601, local). Seconds since the epoch."""
-
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        now = datetime.now().astimezone()
-        age = parse_duration(value)
-        if age is not None:
-            return now.timestamp() - age
-        try:
-            return datetime.fromisoformat(value).astimezone().timestamp()
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is not an age like 7d or a date like 2024-05-01", param, ctx)
-
-
 @verb("verify")
 @snapshot_arguments(required=False)
 @click.option("--data", is_flag=True, help="Hash the contents, too.")
 @click.option(
     "--sample", type=SampleWord(), metavar="5%", help="With --data: only this part, by chance."
 )
-@click.option(
-    "--since", type=SinceWord(), metavar="WHEN", help="With --data: only what came since."
-)
+@click.option("--since", type=WHEN, metavar="WHEN", help="With --data: only what came since.")
 @click.option(
     "--repair-from",
     type=PATH,
@@ -91,8 +68,9 @@ def command(
     Without --data: records, manifests (ids and fingerprints), and that every content is there with
     its size. With it every content is hashed; a bad one is moved to the store's quarantine, so that
     reading it fails instead of giving wrong bytes. The files of snapshots that are hurt are listed.
-    Ingesting the good file again heals, too. The exit code is 0 for clean, 3 for repaired, 5 for
-    damaged.
+    Ingesting the good file again heals, too. Of what `castfs reference` recorded, files of this
+    machine are looked at: their sizes, with --data also their checksums (unless --sample or --since
+    are given). The exit code is 0 for clean, 3 for repaired, 5 for damaged.
 
     \b
     Examples:
@@ -130,6 +108,8 @@ def print_result(result: VerifyResult) -> None:
         format_count(result.manifest_count, "manifest"),
         format_count(result.blob_count, "content"),
     ]
+    if result.reference_count:
+        counts.append(format_count(result.reference_count, "reference"))
     hashed = f"; {result.hashed_count:,} hashed, {format_size(result.hashed_bytes)}"
     took = format_duration(result.seconds)
     output.line(f"{', '.join(counts)} looked at{hashed if result.hashed_count else ''} in {took}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,41 @@ class NameWord(TextWord):
             self.fail(str(exc), param, ctx)
 
 
+class TypeWord(TextWord):
+    """What a snapshot is: model, dataset, config, code, custom, or a word of one's own."""
+
+    name = "type"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = super().convert(value, param, ctx)
+        from castfs.repository.publishing import check_type
+
+        try:
+            return check_type(text)
+        except UsageError as exc:
+            self.fail(str(exc), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(each) for each in TYPES if each.startswith(incomplete)]
+
+
+class AliasWord(TextWord):
+    """An alias that can be set."""
+
+    name = "alias"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = super().convert(value, param, ctx)
+        from castfs.catalog.words import check_alias
+
+        try:
+            return check_alias(text)
+        except UsageError as exc:
+            self.fail(str(exc), param, ctx)
+
+
 class KeyValueWord(TextWord):
     """`key=value`."""
 
@@ -143,10 +179,36 @@ def parse_duration(text: str) -> float | None:
     return seconds if seconds <= _DURATION_MAX else None
 
 
+class WhenWord(click.ParamType[float]):
+    """A time: `7d` (ago), or a date and time (ISO 8601, local). Seconds since the epoch."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        now = datetime.now().astimezone()
+        age = parse_duration(value)
+        if age is not None:
+            return now.timestamp() - age
+        try:
+            return datetime.fromisoformat(value).astimezone().timestamp()
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is not an age like 7d or a date like 2024-05-01", param, ctx)
+
+
+#: Types that other systems have, too; any other word will do.
+TYPES = ("model", "dataset", "config", "code", "custom")
+
 PATH = PathWord()
 ENTRY = EntryWord()
 TEXT = TextWord()
 NAME = NameWord()
+TYPE = TypeWord()
+ALIAS = AliasWord()
 KEY_VALUE = KeyValueWord()
 SIZE = SizeWord()
 DURATION = DurationWord()
+WHEN = WhenWord()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from castfs.digest import Digest
-from castfs.manifest.model import Directory, File, Tree
+from castfs.manifest.model import Tree
 
 
 def content_id(tree: Tree) -> Digest:
@@ -13,14 +13,13 @@ def content_id(tree: Tree) -> Digest:
 
     Equal for trees that differ in mtimes, owners, extended attributes or hard links alone.
     """
-    digest = hashlib.sha256(b"d%o" % tree.root.mode)
-    for path, entry in tree.iter_entries():
-        match entry:
-            case File():
-                line = b"f%o %s\0%s\0" % (entry.mode, path, entry.sha256.encode())
-            case Directory():
-                line = b"d%o %s\0\0" % (entry.mode, path)
-            case _:
-                line = b"l %s\0%s\0" % (path, entry.raw_target)
-        digest.update(line)
+    # A line for each entry, which the paths put in order; no path is in two of these.
+    lines = {
+        path: b"f%o %s" % (file.mode, file.sha256.encode()) for path, file in tree.files.items()
+    }
+    lines |= {path: b"d%o" % entry.mode for path, entry in tree.dirs.items()}
+    lines |= {path: b"l %s" % link.raw_target for path, link in tree.symlinks.items()}
+    digest = hashlib.sha256(b"d%o\0" % tree.root.mode)
+    for path in sorted(lines):
+        digest.update(b"%s\0%s\0" % (path, lines[path]))
     return Digest(digest.hexdigest())

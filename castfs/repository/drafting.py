@@ -41,11 +41,15 @@ _NO_FILE_NAME = re.compile(r"[^\w.+-]+")
 class Draft:
     """A context manager. Leaving it without `commit` keeps nothing.
 
-    Paths are relative, and each is given once (UsageError); directories that lead to them are made.
+    Paths are relative, and each is given once (UsageError), unless it `keeps_first`; directories
+    that lead to them are made.
     """
 
-    def __init__(self, depot: Depot, purpose: str) -> None:
+    def __init__(self, depot: Depot, purpose: str, *, keeps_first: bool = False) -> None:
         self._depot = depot
+        self._keeps_first = keeps_first
+        #: Paths that were given again.
+        self.repeated: list[bytes] = []
         self._session = WriteSession(depot, purpose=purpose)
         self._dirs: dict[bytes, Directory] = {}
         self._files: dict[bytes, File] = {}
@@ -86,6 +90,9 @@ class Draft:
                 os.close(directory)
         except Unreadable as exc:
             raise SourceError(exc.reason) from exc
+        except OSError as exc:
+            shown = display(os.fsencode(source))
+            raise SourceError(f"cannot read {shown}: {exc.strerror}") from exc
         if expected is not None and taken.sha256 != expected:
             raise BlobError(
                 f"{display(path)} has other content than its digest says",
@@ -148,7 +155,8 @@ class Draft:
     ) -> None:
         """Something that is not copied. A small file of the tree says what it is."""
         said = {"uri": uri, "checksum": checksum, "size_bytes": size, "metadata": metadata or {}}
-        leaf = _NO_FILE_NAME.sub("-", (name or uri.rstrip("/").rpartition("/")[2]) or "data")[:200]
+        said_name = (name or uri.rstrip("/").rpartition("/")[2]) or "data"
+        leaf = _NO_FILE_NAME.sub("-", said_name).encode()[:200].decode(errors="ignore")
         path = f"{leaf}.reference"
         count = 2
         while path.encode() in self._files:
@@ -167,6 +175,9 @@ class Draft:
         except ValueError as exc:
             raise UsageError(f"not a path in an artifact: {exc}") from None
         if path in self._files or path in self._symlinks:
+            if self._keeps_first:
+                self.repeated.append(path)
+                return
             raise UsageError(f"{display(path)} was added before", hint="give it another name")
         match entry:
             case Directory():

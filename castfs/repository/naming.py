@@ -148,7 +148,7 @@ def _check_certain(catalog: Catalog, word: str, place: Place, found: bool) -> No
     is_exact = PREFIX.fullmatch(word) or (parsed and (parsed.version or parsed.alias))
     if found and (is_file_name(word) or is_exact):
         return
-    if damages := catalog.damages(place):
+    if damages := catalog.damaged_records(place):
         raise damages[0]
 
 

@@ -16,6 +16,7 @@ from castfs.catalog.files import new_event, write_name, write_note
 from castfs.catalog.words import check_alias, check_name, check_text, show_word
 from castfs.errors import UsageError
 from castfs.manifest import Manifest, content_id, encode_manifest, is_stored_whole
+from castfs.paths import RelPath, unescape
 from castfs.store import Record, WriteSession
 from castfs.store.records import Reference, Skipped, format_time, new_record_id
 
@@ -154,17 +155,15 @@ def publish(
 
 def _own_size(manifest: Manifest, references: Sequence[Reference]) -> int:
     """Without the entries that stand for something else."""
-    paths = {reference.path.encode() for reference in references}
     files = manifest.tree.files
-    return manifest.tree.total_size_bytes - sum(
-        files[path].size_bytes for path in files if path in paths
-    )
+    entries = (files[RelPath(unescape(reference.path))] for reference in references)
+    return manifest.tree.total_size_bytes - sum(file.size_bytes for file in entries)
 
 
 def _find_same(change: Change, record: Record, details: Details) -> Record | None:
     """The latest version, if it is what `record` is; it gets what else was said now."""
     name = change.name(details.name or "")
-    _check_same_type(name, details)
+    check_same_type(name, details)
     if details.new_version or details.version is not None:
         return None
     latest = change.latest(details.name or "")
@@ -182,7 +181,8 @@ def _find_same(change: Change, record: Record, details: Details) -> Record | Non
     return latest
 
 
-def _check_same_type(name: NameFile | None, details: Details) -> None:
+def check_same_type(name: NameFile | None, details: Details) -> None:
+    """UsageError: all versions of a name are of one type."""
     if name and name.type and details.type and name.type != details.type:
         raise UsageError(
             f"{show_word(name.name)} is a {name.type}, not a {details.type}",
@@ -196,6 +196,10 @@ def _number(change: Change, record: Record, details: Details) -> Record:
     known = change.name(details.name) or NameFile(name=details.name)
     last = change.last_version(details.name)
     version = last + 1 if details.version is None else details.version
+    if version <= last and change.find_version(details.name, version, "all"):
+        raise UsageError(
+            f"there is a {show_word(details.name)}:v{version} already", hint="use another name"
+        )
     kind = known.type or details.type
     save_name(change, msgspec.structs.replace(known, type=kind, last_version=max(version, last)))
     return msgspec.structs.replace(record, version=version, type=kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
@@ -18,7 +19,17 @@ from castfs.repository.results import DeletedSnapshot, ForgetResult
 from castfs.retention import Group, Kept, Policy, apply_policy
 from castfs.store import Depot, Record
 from castfs.store.records import format_time
-from castfs.store.trash import TrashName, delete_records, move_to_trash, take_back
+from castfs.store.trash import (
+    TrashName,
+    delete_records,
+    list_trash,
+    move_to_trash,
+    read_trashed,
+    take_back,
+)
+
+#: The collector's clock is that of the store's files.
+_CLOCKS_APART_SECONDS = 3600
 
 
 def remove(
@@ -130,12 +141,23 @@ def forget(
     return ForgetResult(dry_run=dry_run, groups=tuple(groups))
 
 
-def forget_expired(depot: Depot, record_ids: Sequence[str]) -> None:
-    """What a collector has deleted from the trash."""
+def read_expiring(depot: Depot, trash_age_seconds: float) -> dict[str, Record]:
+    """What a collector that is about to run may delete from the trash, by id. From the files: one
+    that refuses to run changes nothing."""
+    latest = time.time() - trash_age_seconds + _CLOCKS_APART_SECONDS
+    found: dict[str, Record] = {}
+    with contextlib.suppress(DamageError):  # the collector says it better
+        for name in list_trash(depot):
+            if name.deleted_ns / 1e9 <= latest:
+                with contextlib.suppress(DamageError, FileNotFoundError):
+                    found[name.record_id] = read_trashed(depot, name)
+    return found
+
+
+def forget_expired(depot: Depot, record_ids: Sequence[str], records: Sequence[Record]) -> None:
+    """What a collector has deleted from the trash; `records` are those of which is known more."""
     if record_ids:
         with changing(depot) as change:
-            known = (change.get(record_id) for record_id in record_ids)
-            records = [record for record in known if record is not None]
             change.touch(*record_ids)
             _remember_numbers(change, records)
             _tell_names(change, records, "delete")
@@ -157,9 +179,10 @@ def _spare_used(catalog: Catalog, group: Group) -> Group:
 
 
 def users(catalog: Catalog, record: Record) -> list[str]:
-    """What needs a snapshot: its aliases, and the runs that were given it."""
+    """What needs a snapshot: its aliases, and the runs that were given it. DamageError."""
     found = []
     if record.name is not None and record.version is not None:
+        catalog.name(record.name)  # DamageError: its aliases are not known
         aliases = catalog.aliases_of(record.name, record.version)
         found += [f"alias {alias}" for alias in aliases]
     return found + [f"run {run_id}" for run_id in catalog.users_of(record.id)]
@@ -198,7 +221,14 @@ def _tell_names(change: Change, records: Iterable[Record], kind: EventKind) -> N
         with contextlib.suppress(OSError, StoreError, DamageError):
             known = change.name(name) or NameFile(name=name, last_version=max(versions))
             events = [new_event(kind, version) for version in sorted(versions)]
-            save_name(change, msgspec.structs.replace(known, history=(*known.history, *events)))
+            aliases = dict(known.aliases)
+            # What nobody can bring back has no other name either.
+            for alias, version in known.aliases.items() if kind == "delete" else ():
+                if version in versions:
+                    del aliases[alias]
+                    events.append(new_event("unalias", version, alias=alias, before=version))
+            history = (*known.history, *events)
+            save_name(change, msgspec.structs.replace(known, aliases=aliases, history=history))
 
 
 def _chosen(
@@ -210,7 +240,7 @@ def _chosen(
     for word in words:
         of_name = list(catalog.iter_records(place, name=normalize_name(word)))
         if not of_name:
-            if damages := catalog.damages(place):
+            if damages := catalog.damaged_records(place):
                 raise damages[0]
             raise NotFoundError(
                 f"no snapshot is called {show_word(word)}", hint="see `castfs list`"

@@ -13,7 +13,7 @@ from castfs.digest import Digest
 from castfs.errors import DamageError
 from castfs.manifest import Entry, File, Tree
 from castfs.repository.lookup import load_manifest, resolve_snapshot
-from castfs.repository.results import Found, StoreStats
+from castfs.repository.results import Found, StoreStats, TypeStats
 from castfs.store import Depot
 from castfs.store.trash import parse_trash_name
 
@@ -54,7 +54,7 @@ def _chosen(
     seen = set()
     with reading(depot) as catalog:
         records = list(catalog.iter_records())
-        damaged += catalog.damages("live")
+        damaged += catalog.damaged_records("live")
     for record in records:
         if record.manifest not in seen:
             seen.add(record.manifest)
@@ -85,27 +85,51 @@ class _Matcher:
 
 def compute_stats(depot: Depot) -> StoreStats:
     counts = Counter[str]()
-    logical = 0
+    names: dict[str | None, set[str]] = {}
+    snapshots, sizes = Counter[str | None](), Counter[str | None]()
     with reading(depot) as catalog:
-        damaged = catalog.damages("live")
+        damaged = catalog.damaged_records("live")
         for record in catalog.iter_records():
-            counts["snapshots"] += 1
-            logical += record.total_size_bytes
+            counts["versions"] += record.version is not None
+            snapshots[record.type] += 1
+            sizes[record.type] += record.total_size_bytes
+            of_type = names.setdefault(record.type, set())
+            if record.name is not None:
+                of_type.add(record.name)
+            for reference in record.references:
+                counts["references"] += 1
+                counts["reference bytes"] += reference.size_bytes or 0
     for manifest_id in depot.iter_manifest_ids():
         counts["manifests"] += 1
         counts["manifest bytes"] += depot.manifest_path(manifest_id).stat().st_size
     for _, status in depot.blobs.iter_blobs():
         counts["blobs"] += 1
         counts["blob bytes"] += status.st_size
+    logical = sizes.total()
+    # Blobs of snapshots that are gone wait for the collector; they save nothing.
+    saved = max(0, logical - counts["blob bytes"])
     return StoreStats(
         store=depot.path,
-        snapshot_count=counts["snapshots"] + len(damaged),
+        name_count=len(set().union(*names.values())),
+        version_count=counts["versions"],
+        snapshot_count=snapshots.total() + len(damaged),
         trash_count=sum(1 for name in os.listdir(depot.trash_dir) if parse_trash_name(name)),
         manifest_count=counts["manifests"],
         manifest_bytes=counts["manifest bytes"],
         blob_count=counts["blobs"],
         blob_bytes=counts["blob bytes"],
         logical_bytes=logical,
-        # Blobs of snapshots that are gone wait for the collector; they save nothing.
-        saved_bytes=max(0, logical - counts["blob bytes"]),
+        saved_bytes=saved,
+        saved_ratio=saved / logical if logical else 0.0,
+        reference_count=counts["references"],
+        reference_bytes=counts["reference bytes"],
+        types=tuple(
+            TypeStats(
+                type=kind,
+                name_count=len(names[kind]),
+                snapshot_count=snapshots[kind],
+                size_bytes=sizes[kind],
+            )
+            for kind in sorted(snapshots, key=lambda kind: (kind is None, kind))
+        ),
     )

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from castfs import settings
-from castfs.catalog import Catalog, reading
-from castfs.catalog.words import normalize_name
-from castfs.paths import escape
+from castfs.catalog import reading
 from castfs.progress import SILENT, Progress
 from castfs.repository import naming
 from castfs.repository.lookup import load_manifest_file, resolve_snapshot
+from castfs.repository.selecting import Selection, select
 from castfs.repository.snapshot import Snapshot
 from castfs.store import Depot, Record, ensure_depot, open_depot
 
@@ -25,12 +22,18 @@ if TYPE_CHECKING:
     from castfs.ingest.options import ScanOptions
     from castfs.mount import MountOptions, MountStatus
     from castfs.repository.results import (
+        Aliases,
+        AliasMove,
+        ArtifactInfo,
         DeletedSnapshot,
         ForgetResult,
         Found,
         ImportResult,
         IngestResult,
+        LogEntry,
+        ReferenceResult,
         StoreStats,
+        VersionInfo,
     )
     from castfs.retention import Policy
     from castfs.verify import VerifyOptions, VerifyResult
@@ -65,12 +68,18 @@ class Store:
         name: str | None = None,
         type: str | None = None,
         tags: Collection[str] = (),
+        since: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Iterator[Record]:
         """The records, newest first; only those of `source` (a directory, as it was recorded or as
-        it is found from here), of `name` (a name or a pattern), of `type`, with all of `tags`.
+        it is found from here), of `name` (a name or a pattern), of `type`, with all of `tags`, made
+        `since` (seconds since the epoch), with these values in their `metadata`.
         DamageError after the readable ones, if any cannot be read."""
+        selection = Selection(
+            source=source, name=name, type=type, tags=tags, since=since, metadata=metadata or {}
+        )
         with reading(self._depot) as catalog:
-            yield from _select(catalog, source=source, name=name, type=type, tags=tags)
+            yield from select(catalog, selection)
             if damages := catalog.damages("live"):
                 raise damages[0]
 
@@ -87,6 +96,49 @@ class Store:
         from castfs.repository.search import find_in_snapshots
 
         return find_in_snapshots(self._depot, what, snapshots)
+
+    def iter_artifacts(
+        self,
+        *,
+        name: str | None = None,
+        type: str | None = None,
+        tags: Collection[str] = (),
+        since: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Iterator[ArtifactInfo]:
+        """The names, in their order; what is asked for (as of `iter_snapshots`) is asked of their
+        latest versions. DamageError after the readable ones."""
+        from castfs.repository.artifacts import iter_artifacts
+
+        selection = Selection(name=name, type=type, tags=tags, since=since, metadata=metadata or {})
+        return iter_artifacts(self._depot, selection)
+
+    def iter_versions(self, name: str) -> Iterator[VersionInfo]:
+        """The versions of a name in their order, also those in the trash. NotFoundError;
+        DamageError after the readable ones."""
+        from castfs.repository.artifacts import iter_versions
+
+        return iter_versions(self._depot, name)
+
+    def aliases(self, name: str) -> Aliases:
+        """The aliases of a name and their history. NotFoundError, DamageError."""
+        from castfs.repository.artifacts import find_aliases
+
+        return find_aliases(self._depot, name)
+
+    def log(self, name: str | None = None) -> Iterator[LogEntry]:
+        """What happened to a name, or to everything, newest first. NotFoundError; DamageError after
+        what is readable."""
+        from castfs.repository.artifacts import iter_log
+
+        return iter_log(self._depot, name)
+
+    def search(self, *words: str) -> Iterator[Record]:
+        """Snapshots in whose name, type, tags, metadata, message or source all `words` are found,
+        newest first. DamageError after the readable ones."""
+        from castfs.repository.artifacts import iter_matches
+
+        return iter_matches(self._depot, words)
 
     def stats(self) -> StoreStats:
         from castfs.repository.search import compute_stats
@@ -139,6 +191,44 @@ class Store:
             progress=progress,
         )
 
+    def add_reference(
+        self,
+        name: str,
+        uri: str,
+        *,
+        checksum: str | None = None,
+        size: int | None = None,
+        type: str | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        message: str | None = None,
+        aliases: Sequence[str] = (),
+        new_version: bool = False,
+    ) -> ReferenceResult:
+        """Make a version of `name` that says where something is which is too large to take.
+
+        `checksum` is `sha256:` and 64 hex digits (of another algorithm, it is only recorded);
+        `size` in bytes. UsageError, StoreError.
+        """
+        from castfs.repository.publishing import Details
+        from castfs.repository.referencing import add_reference
+
+        return add_reference(
+            self._depot,
+            uri,
+            checksum=checksum,
+            size=size,
+            details=Details(
+                name=name,
+                type=type,
+                tags=(tags,) if isinstance(tags, str) else tuple(tags),
+                metadata=metadata or {},
+                message=message,
+                aliases=(aliases,) if isinstance(aliases, str) else tuple(aliases),
+                new_version=new_version,
+            ),
+        )
+
     def import_manifest(
         self, path: str | os.PathLike[str], *, progress: Progress = SILENT
     ) -> ImportResult:
@@ -165,6 +255,42 @@ class Store:
             ignore_mtime=ignore_mtime,
             progress=progress,
         )
+
+    # Saying more of what is there ------------------------------------------------------------
+
+    def set_alias(self, word: str, alias: str) -> AliasMove:
+        """Let `NAME:alias` mean the version that `word` means: one rename, and its name remembers
+        what it meant. NotFoundError, AmbiguousError, UsageError."""
+        from castfs.repository.annotating import set_alias
+
+        return set_alias(self._depot, word, alias)
+
+    def remove_alias(self, name: str, alias: str) -> AliasMove:
+        """NotFoundError for one that there is not."""
+        from castfs.repository.annotating import remove_alias
+
+        return remove_alias(self._depot, name, alias)
+
+    def tag(self, word: str, *tags: str) -> Record:
+        """Add tags to the one snapshot that `word` means. NotFoundError, AmbiguousError."""
+        from castfs.repository.annotating import add_tags
+
+        return add_tags(self._depot, word, tags)
+
+    def untag(self, word: str, *tags: str) -> Record:
+        """Take tags away. NotFoundError, also for one that it does not have; AmbiguousError."""
+        from castfs.repository.annotating import remove_tags
+
+        return remove_tags(self._depot, word, tags)
+
+    def set_metadata(
+        self, word: str, metadata: Mapping[str, Any], *, unset: Collection[str] = ()
+    ) -> Record:
+        """Set these values of the one snapshot that `word` means, and take the keys of `unset`
+        away. NotFoundError, AmbiguousError, UsageError."""
+        from castfs.repository.annotating import change_metadata
+
+        return change_metadata(self._depot, word, metadata, unset=unset)
 
     # Removing and collecting ---------------------------------------------------------------
 
@@ -202,13 +328,17 @@ class Store:
         name: str | None = None,
         type: str | None = None,
         tags: Collection[str] = (),
+        since: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Iterator[DeletedSnapshot]:
         """What is in the trash, the last deleted first; otherwise as `iter_snapshots`."""
         from castfs.repository.removing import iter_deleted
 
-        is_wanted = _filter(source, name, type, tags)
+        selection = Selection(
+            source=source, name=name, type=type, tags=tags, since=since, metadata=metadata or {}
+        )
         with reading(self._depot) as catalog:
-            yield from (each for each in iter_deleted(catalog) if is_wanted(each.record))
+            yield from (each for each in iter_deleted(catalog) if selection.matches(each.record))
             if damages := catalog.damages("trash"):
                 raise damages[0]
 
@@ -235,7 +365,7 @@ class Store:
         return forget(
             self._depot,
             policy,
-            lambda catalog: _select(catalog, source=source, name=name),
+            lambda catalog: select(catalog, Selection(source=source, name=name)),
             dry_run=dry_run,
         )
 
@@ -249,10 +379,15 @@ class Store:
         """Delete the contents that nothing needs. BusyError, DamageError, StoreError: see
         `castfs.gc.collect`."""
         from castfs.gc import collect
-        from castfs.repository.removing import forget_expired
+        from castfs.gc.plan import GcOptions
+        from castfs.repository.removing import forget_expired, read_expiring
 
+        options = options or GcOptions()
+        # What is deleted says nothing any more.
+        known = read_expiring(self._depot, options.trash_age_seconds)
         result = collect(self._depot, options, progress=progress)
-        forget_expired(self._depot, result.expired)
+        expired = [known[each] for each in result.expired if each in known]
+        forget_expired(self._depot, result.expired, expired)
         return result
 
     def verify(
@@ -261,14 +396,13 @@ class Store:
         options: VerifyOptions | None = None,
         progress: Progress = SILENT,
     ) -> VerifyResult:
-        """Check the store, or only the snapshots that are named. Damage is a result, not an error.
+        """Check the store, or only the snapshots that are named; of what they refer to, what is a
+        file here. Damage is a result, not an error.
 
         NotFoundError; SourceError or UsageError for a place to repair from; StoreError."""
-        from castfs.repository.removing import find_everywhere
-        from castfs.verify import verify_store
+        from castfs.repository.verifying import verify
 
-        chosen = {record.id for record in find_everywhere(self._depot, words)} if words else None
-        return verify_store(self._depot, options, chosen=chosen, progress=progress)
+        return verify(self._depot, words, options, progress=progress)
 
     # Mounting -------------------------------------------------------------------------------
 
@@ -289,50 +423,6 @@ class Store:
 
         snapshot = resolve_snapshot(self._depot, word, read=False)
         return start_mount(mount_request(snapshot, Path(mountpoint), options, fast_lane=fast_lane))
-
-
-def _select(
-    catalog: Catalog,
-    *,
-    source: str | None = None,
-    name: str | None = None,
-    type: str | None = None,
-    tags: Collection[str] = (),
-) -> Iterator[Record]:
-    is_wanted = _filter(source, name, type, tags)
-    # What the database can tell needs not be read.
-    exact = normalize_name(name) if name is not None and not _is_pattern(name) else None
-    records = catalog.iter_records(
-        name=exact, type=type, sources=_as_sources(source), tags=list(tags)
-    )
-    return filter(is_wanted, records)
-
-
-def _filter(
-    source: str | None, name: str | None, type: str | None, tags: Collection[str]
-) -> Callable[[Record], bool]:
-    sources = _as_sources(source)
-    pattern = None
-    if name is not None:
-        name = normalize_name(name)
-        pattern = re.compile(fnmatch.translate(name) if _is_pattern(name) else re.escape(name))
-    return lambda record: bool(
-        (not sources or record.source in sources)
-        and (pattern is None or pattern.fullmatch(record.name or ""))
-        and (type is None or record.type == type)
-        and set(tags) <= set(record.tags)
-    )
-
-
-def _is_pattern(name: str) -> bool:
-    return any(sign in name for sign in "*?[")
-
-
-def _as_sources(source: str | None) -> list[str]:
-    if source is None:
-        return []
-    given = (source, os.path.abspath(source), os.path.realpath(source))
-    return sorted({escape(os.fsencode(path)) for path in given})
 
 
 def open_store(path: str | os.PathLike[str] | None = None, *, create: bool = False) -> Store:

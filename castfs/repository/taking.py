@@ -19,8 +19,8 @@ from castfs.ingest import PresenceCheck, ScanOptions, StatCache, scan
 from castfs.manifest import Manifest, encode_manifest, read_manifest_file
 from castfs.paths import display, escape
 from castfs.progress import SILENT, Progress
-from castfs.repository.lookup import load_beside
-from castfs.repository.publishing import TAKEN_WHOLE, Details, publish
+from castfs.repository.lookup import load_beside, load_manifest
+from castfs.repository.publishing import TAKEN_WHOLE, Details, check_same_type, publish
 from castfs.repository.results import ImportResult, IngestResult
 from castfs.store import BlobDir, Depot, WriteSession
 from castfs.store.reading import damaged, open_blob
@@ -38,7 +38,7 @@ def ingest(
 ) -> IngestResult:
     started = time.monotonic()
     details = details.checked()
-    options = options_for(details.type, options or ScanOptions())
+    options = options_for(_type_of(depot, details), options or ScanOptions())
     if output is not None:
         check_output(output, depot)
     label = escape(os.fsencode(os.path.abspath(source)))
@@ -73,7 +73,9 @@ def ingest(
         )
         record = published.record
     if output is not None:
-        write_copy(output, manifest)
+        # Of what is unchanged, the one that is recorded: it lasts.
+        recorded = Digest(record.manifest)
+        write_copy(output, manifest if recorded == manifest.id else load_manifest(depot, recorded))
     return IngestResult(
         id=record.id,
         name=record.name,
@@ -97,6 +99,17 @@ def ingest(
         skipped=result.skipped,
         seconds=time.monotonic() - started,
     )
+
+
+def _type_of(depot: Depot, details: Details) -> str | None:
+    """That of its name, where none is given. UsageError for another one: before hours of reading,
+    not after them."""
+    if details.name is None:
+        return details.type
+    with reading(depot) as catalog:
+        known = catalog.name(details.name)
+    check_same_type(known, details)
+    return details.type or (known.type if known else None)
 
 
 def options_for(kind: str | None, options: ScanOptions) -> ScanOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import threading
@@ -41,6 +42,8 @@ from castfs.store.records import format_time
 #: What a dataset or pretrained model may have before somebody has to say that it is meant.
 INPUT_BYTES_MAX = 5 << 30
 INPUT_FILES_MAX = 2_000_000
+
+log = logging.getLogger("castfs.runs")
 
 AnyPath = str | os.PathLike[str]
 
@@ -247,8 +250,14 @@ class Run:
         return published.record.version
 
     def _log(self, artifact: Artifact, details: Details) -> Published:
-        with Draft(self._depot, f"run {self.id}") as draft:
+        with Draft(self._depot, f"run {self.id}", keeps_first=True) as draft:
             artifact.fill(draft)
+            if draft.repeated:
+                log.warning(
+                    "%s: added before, so the first is kept: %s",
+                    artifact.name,
+                    ", ".join(display(path) for path in draft.repeated[:5]),
+                )
             published = draft.commit(details, source=f"run {self.id}")
         artifact.bind(self._depot, published.record)
         return published

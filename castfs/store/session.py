@@ -240,25 +240,38 @@ class WriteSession:
 
     def publish_record(self, record: Record) -> None:
         """Record a manifest that was published, and release the lease. Takes milliseconds."""
+        self.publish_records([record])
+
+    def publish_records(self, records: Sequence[Record]) -> None:
+        """Several at one moment."""
         with store_errors(self.depot.path):
-            temp = atomic.write_temp(self.staging.path, [encode_record(record)], mode=BLOB_MODE)
+            temps = [
+                atomic.write_temp(self.staging.path, [encode_record(record)], mode=BLOB_MODE)
+                for record in records
+            ]
             with self.depot.locks.shared():
                 self._lease.check()
-                # Between the two only its time protects a manifest, and clocks step.
-                if not self.depot.manifest_path(record.manifest).exists():
-                    raise StoreError(
-                        f"manifest {record.manifest} was deleted before its snapshot was recorded",
-                        hint="run the command again",
-                    )
-                temp.replace(self.depot.record_path(record.id))
+                for record in records:
+                    self._check_manifest(record)
+                for record, temp in zip(records, temps, strict=True):
+                    temp.replace(self.depot.record_path(record.id))
                 self._lease.release()
             try:
                 atomic.fsync_dir(self.depot.snapshots_dir)
             except BaseException:
-                # Nobody was told of it, and a power cut might take it back.
+                # Nobody was told of them, and a power cut might take them back.
                 with contextlib.suppress(OSError, StoreError), self.depot.locks.shared():
-                    self.depot.record_path(record.id).unlink()
+                    for record in records:
+                        self.depot.record_path(record.id).unlink()
                 raise
+
+    def _check_manifest(self, record: Record) -> None:
+        """Between the two only its time protects a manifest, and clocks step."""
+        if not self.depot.manifest_path(record.manifest).exists():
+            raise StoreError(
+                f"manifest {record.manifest} was deleted before its snapshot was recorded",
+                hint="run the command again",
+            )
 
     def _publish_manifest(
         self,

@@ -54,7 +54,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyResult:
-    """A finished verification. `hashed_bytes` of `hashed_count` blobs were read."""
+    """A finished verification. `hashed_bytes` of `hashed_count` blobs were read. `reference_count`
+    is what the snapshots refer to; of that, what is a file here was looked at."""
 
     store: Path
     snapshot_count: int
@@ -66,6 +67,7 @@ class VerifyResult:
     bad_blobs: tuple[BadBlob, ...]
     hurt: tuple[Hurt, ...]
     quarantine_count: int
+    reference_count: int = 0
     seconds: float
 
     @property

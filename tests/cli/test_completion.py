@@ -28,7 +28,7 @@ def complete(program: Run, words: str, at: int) -> list[str]:
 
 
 def test_verbs_are_completed(program: Run) -> None:
-    assert complete(program, "castfs m", 1) == ["mount", "mounts"]
+    assert complete(program, "castfs m", 1) == ["meta", "mount", "mounts"]
     assert "--reproducible" in complete(program, "castfs ingest --re", 2)
 
 

@@ -57,7 +57,7 @@ def test_everything_is_recorded(castfs: Run, tree: Path) -> None:
     assert record["metadata"] == {"k": "v=w", "empty": ""}
     assert record["message"] == "mähr"
     text = castfs("show", snapshot).text
-    assert re.search(r"^meta +k=v=w$", text, re.MULTILINE)
+    assert re.search(r"^  k +v=w$", text, re.MULTILINE)
     assert re.search(r"^tags +t1, t2$", text, re.MULTILINE)
 
 

@@ -32,7 +32,7 @@ def test_list(castfs: Run, tree: Path) -> None:
     header, *rows = castfs("list").text.splitlines()
     assert header.split() == ["ID", "DATE", "NAME", "FILES", "SIZE", "MANIFEST", "SOURCE"]
     assert [row.split()[0] for row in rows] == [second[:12], first[:12]]
-    assert [row.split()[3] for row in rows] == ["two", "one"]
+    assert [row.split()[3] for row in rows] == ["two:v1", "one:v1"]
     assert [
         row.endswith(f"  {source}") for row, source in zip(rows, (tree / "sub", tree), strict=True)
     ]
@@ -163,4 +163,4 @@ def test_stats(castfs: Run, tree: Path, taken: str) -> None:
     assert stats["blob_bytes"] == 32
     assert stats["logical_bytes"] == 54
     assert stats["saved_bytes"] == 22
-    assert re.search(r"^saved +22 B$", castfs("stats").text, re.MULTILINE)
+    assert re.search(r"^saved +22 B \(40\.7%\)$", castfs("stats").text, re.MULTILINE)

@@ -200,7 +200,8 @@ def test_a_manifest_whose_header_is_damaged_is_healed(source: Path, store: Store
 @pytest.mark.parametrize(
     "labels",
     [
-        {"metadata": {"lr": float("nan")}}, {"metadata": {"lr": {1}}}, {"metadata": {1: "a"}}, {"tags": [1]}, {"message": b"x"},
+        {"metadata": {"lr": float("nan")}}, {"metadata": {"lr": {1}}}, {"metadata": {1: "a"}},
+        {"tags": [1]}, {"message": b"x"},
         {"message": "\udcff"}, {"tags": ["\ud800"]}, {"name": 5},
     ],
     ids=str,

@@ -225,7 +225,6 @@ def test_artifacts_that_cannot_be(run: Run, store: Store, tmp_path: Path) -> Non
         Artifact("a"),
         Artifact("a").add_file(tmp_path / "file", name="../up"),
         Artifact("a").add_file(tmp_path / "file", name="/up"),
-        Artifact("a").add_file(tmp_path / "file").add_file(tmp_path / "file"),
         Artifact("a").add_file(tmp_path / "file").add_file(tmp_path / "file", "file/below"),
     ):
         with pytest.raises(UsageError):
@@ -239,6 +238,16 @@ def test_artifacts_that_cannot_be(run: Run, store: Store, tmp_path: Path) -> Non
         run.log_artifact(Artifact("a", type="dataset").add_file(tmp_path / "file"))
     with pytest.raises(UsageError):
         _ = Artifact("b").version
+
+
+def test_what_is_added_twice_is_kept_once(
+    run: Run, tmp_path: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.csv").write_text("first")
+    made = Artifact("a").add_file(tmp_path / "a.csv").add_dir(data).add_dir(data)
+    run.log_artifact(made)
+    assert made.get_file_path("a.csv").read_text() == "first"
+    assert "the first is kept" in caplog.text
 
 
 def test_use_of_what_there_is_not(run: Run, tmp_path: Path) -> None:

@@ -1,0 +1,238 @@
+"""`runs`, `lineage`, `watch`, and `import` and `export` of what is more than a tree."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+import castfs as api
+from castfs import Artifact, Store
+from castfs.compat.runicorn.assets.archive import archive_dir
+from tests.cli.conftest import TIMEOUT, Run, command_to_signal, environment
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """The one that the commands use by default."""
+    return api.open(os.environ["CASTFS_STORE"], create=True)
+
+
+@pytest.fixture
+def trained(store: Store, tmp_path: Path) -> str:
+    """The id of a run that has made a model from data."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("1\n")
+    with api.init("ml", "prep", store=store) as run:
+        run.log_artifact(Artifact("data", "dataset").add_dir(tmp_path / "data"))
+    with api.init("ml", "train", store=store) as run:
+        run.use_artifact("data:v1")
+        run.log_artifact(Artifact("team/model").add_dir(tmp_path / "data"), aliases=["production"])
+        run.snapshot_workspace(tmp_path / "data")
+        run.summary({"acc": 0.5})
+    return run.id
+
+
+def test_runs(castfs: Run, trained: str) -> None:
+    [header, train, prep] = castfs("runs").text.splitlines()
+    assert header.split() == ["RUN", "STARTED", "STATUS", "PROJECT", "NAME", "USED", "HOST"]
+    assert train.split()[0] == trained
+    assert [line.split()[4:7] for line in (train, prep)] == [
+        ["ml", "train", "1"],
+        ["ml", "prep", "0"],
+    ]
+    assert [run["id"] for run in castfs("runs", "--json", "-n", "1").json] == [trained]
+    assert castfs("runs", "--project", "other").err.startswith("no such runs")
+
+
+def test_one_run(castfs: Run, trained: str) -> None:
+    rows = [line.split(maxsplit=1) for line in castfs("runs", "show", trained).text.splitlines()]
+    assert ["run", trained] in rows
+    assert ["used", "data:v1"] in rows
+    assert ["made", "team/model:v1 (model)"] in rows
+    assert ["summary", "acc=0.5"] in rows
+    shown = castfs("runs", "show", trained, "--json").json
+    assert (shown["run"]["id"], shown["used"], shown["summary"]) == (
+        trained, ["data:v1"], {"acc": 0.5},
+    )  # fmt: skip
+
+
+def test_removing_a_run(castfs: Run, trained: str) -> None:
+    planned = castfs("runs", "rm", "--dry-run", trained)
+    assert "kept: team/model:v1, used by alias production" in planned.text
+    assert castfs("runs", "--json").json[0]["id"] == trained
+    done = castfs("runs", "rm", trained, "--json").json
+    assert [each["record"]["name"] for each in done["kept"]] == ["team/model"]
+    assert [record["type"] for record in done["removed"]] == ["code"]
+    castfs("runs", "show", trained, code=4)
+    assert castfs("list", "--deleted", "-q").text.split() == [done["removed"][0]["id"]]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("show",), ("rm",), ("list", "x"), ("odd", "x"), ("show", "x", "--dry-run"), ("--dry-run",)],
+)
+def test_runs_asked_wrongly(castfs: Run, store: Store, args: tuple[str, ...]) -> None:
+    castfs("runs", *args, code=2)
+
+
+def test_runs_that_there_are_not(castfs: Run, store: Store) -> None:
+    assert castfs("runs").text == ""
+    for action in ("show", "rm"):
+        assert "castfs runs" in castfs("runs", action, "nothing", code=4).err
+
+
+def test_a_damaged_run_is_said(castfs: Run, store: Store, trained: str) -> None:
+    file = store.path / "runs" / f"{trained}.json"
+    file.chmod(0o644)
+    file.write_text("{")
+    os.utime(file.parent)
+    assert "runs" in castfs("runs", code=5).err
+    castfs("runs", "show", trained, code=5)
+
+
+# Lineage ----------------------------------------------------------------------------------------
+
+
+def test_lineage(castfs: Run, trained: str) -> None:
+    text = castfs("lineage", "team/model:v1").text
+    assert "produced by run ml/train" in text
+    assert "used data:v1" in text
+    up = castfs("lineage", "--up", "--format", "json", "team/model:production").json
+    assert {node["label"].partition(" (")[0] for node in up["nodes"]} == {
+        "team/model:v1", "ml/train", "data:v1", "ml/prep",
+    }  # fmt: skip
+    assert len(castfs("lineage", "--down", "--format", "json", "team/model").json["nodes"]) == 1
+    one = castfs("lineage", "--depth", "1", "--format", "json", trained).json
+    assert {node["kind"] for node in one["nodes"]} == {"run", "version"}
+    assert castfs("lineage", "--format", "dot", "data:v1").text.startswith("digraph")
+    ET.fromstring(castfs("lineage", "--format", "svg", "data:v1").text)
+    castfs("lineage", "nothing", code=4)
+
+
+# Watch ------------------------------------------------------------------------------------------
+
+
+def names(store: Store) -> list[str]:
+    return sorted(f"{record.name}:v{record.version}" for record in store.iter_snapshots())
+
+
+def test_watch_once(castfs: Run, store: Store, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    (outputs / "deep").mkdir(parents=True)
+    (outputs / "deep" / "a.pt").write_bytes(b"1")
+    (outputs / "other").write_bytes(b"1")
+    first = castfs("watch", outputs, "--once", "--min-age", "0")
+    assert first.text.split()[:3] == ["deep/a.pt", "1", "B"]
+    assert castfs("watch", outputs, "--once", "--min-age", "0").text == ""
+    (outputs / "deep" / "a.pt").write_bytes(b"22")
+    castfs("watch", outputs, "--once", "--min-age", "0")
+    assert names(store) == ["outputs/deep/a.pt:v1", "outputs/deep/a.pt:v2"]
+    castfs("watch", outputs, "--once", "--min-age", "0", "--name", "mine", "--pattern", "other")
+    assert "mine/other:v1" in names(store)
+    castfs("watch", tmp_path / "nothing", code=1)
+    castfs("watch", outputs, "--name", "a", "--run", "b", code=2)
+    castfs("watch", outputs, "--run", "nothing", "--once", code=4)
+
+
+def test_watch_for_a_run(castfs: Run, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(b"1")
+    run = api.init("p", "n", store=store)
+    castfs("watch", tmp_path, "--once", "--min-age", "0", "--run", run.id, "--pattern", "a.pt")
+    assert names(store) == ["p/n/outputs/a.pt:v1"]
+    assert [made["word"] for made in castfs("runs", "show", run.id, "--json").json["made"]] == [
+        "p/n/outputs/a.pt:v1"
+    ]
+    run.finish()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_watch_until_it_is_ended(store: Store, tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "out").mkdir()
+    with subprocess.Popen(
+        command_to_signal("watch", tmp_path / "out", "--interval", "0.05s", "--min-age", "0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        (tmp_path / "out" / "a.pt").write_bytes(b"1")
+        assert process.stdout.readline().startswith(b"a.pt 1 B ")
+        # Written just before the end: the last look is for it.
+        (tmp_path / "out" / "b.pt").write_bytes(b"2")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, out.split()[:1]) == (0, [b"b.pt"]), err
+    assert names(store) == ["out/a.pt:v1", "out/b.pt:v1"]
+
+
+def test_a_watch_that_is_killed_goes_on(castfs: Run, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.pt").write_bytes(b"1")
+    with subprocess.Popen(
+        command_to_signal("watch", tmp_path / "out", "--interval", "0.05s", "--min-age", "0"),
+        stdout=subprocess.PIPE,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+    deadline = time.monotonic() + TIMEOUT
+    while castfs("watch", tmp_path / "out", "--once", "--min-age", "0").text:
+        assert time.monotonic() < deadline
+    assert names(store) == ["out/a.pt:v1"]
+
+
+# In and out -------------------------------------------------------------------------------------
+
+
+def test_a_bundle(castfs: Run, trained: str, tmp_path: Path) -> None:
+    bundle, other = tmp_path / "model.castfs", tmp_path / "other"
+    assert "1 version, 1 run" in castfs("export", "team/model", bundle).text
+    castfs("export", "team/model", bundle, code=1)
+    castfs("export", "team/model", bundle, "--force")
+    castfs("import", bundle, "--store", other, code=10)
+    castfs("init", "--store", other)
+    assert castfs("import", "-q", bundle, "--store", other).text == "team/model:v1\n"
+    again = castfs("import", "--json", bundle, "--store", other).json
+    assert (again["added_versions"], again["added_count"]) == ([], 0)
+    assert castfs("cat", "--store", other, "team/model:production", "a.csv").text == "1\n"
+    castfs("export", "nothing", tmp_path / "x.castfs", code=4)
+    bundle.write_bytes(bundle.read_bytes()[:2000])
+    assert castfs("import", bundle, "--store", other, code=5).err.count("\n") == 1
+
+
+def test_an_older_archive(castfs: Run, store: Store, tmp_path: Path) -> None:
+    root, source = tmp_path / "runicorn", tmp_path / "digits"
+    source.mkdir()
+    (source / "a.csv").write_text("1\n")
+    archive_dir(source, root / "archive", category="datasets")
+    said = castfs("import", root)
+    assert "1 new version, 0 there before" in said.text
+    [name] = {record["name"] for record in castfs("list", "--json").json}
+    assert castfs("cat", name, "a.csv").text == "1\n"
+    assert "0 new versions, 1 there before" in castfs("import", root).text
+    for blob in (root / "archive" / "blobs").glob("*/*"):
+        blob.chmod(0o644)
+        blob.write_text("2\n")
+    castfs("init", "--store", tmp_path / "other")
+    damaged = castfs("import", root, "--store", tmp_path / "other", code=5)
+    assert "damaged: " in damaged.err
+    castfs("import", tmp_path / "nothing", code=4)
+
+
+def test_what_runicorn_restores(castfs: Run, trained: str, tmp_path: Path) -> None:
+    from castfs.compat.runicorn.assets.restore import restore_from_manifest
+
+    castfs("export", "--format", "runicorn", "--layout", "assets", "data:v1", tmp_path / "root")
+    [manifest] = (tmp_path / "root" / "archive" / "manifests").rglob("*.json")
+    restore_from_manifest(manifest, tmp_path / "root" / "archive" / "blobs", tmp_path / "back")
+    assert (tmp_path / "back" / "a.csv").read_text() == "1\n"
+    castfs("export", "--format", "runicorn", "data", tmp_path / "older")
+    assert (tmp_path / "older" / "artifacts" / "dataset" / "data" / "versions.json").exists()
+    castfs("export", "--layout", "assets", "data", tmp_path / "x.tar", code=2)
