@@ -26,10 +26,16 @@ print(json.dumps({"left": [str(path) for path in result.left], "deleted": result
 def give_to_nobody(store: Path) -> None:
     """The store is theirs alone, and they can reach it."""
     subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", store], check=True)
-    for parent in store.parents:
-        if parent.stat().st_mode & 0o1 or parent == Path("/tmp"):
+    let_nobody_pass(store)
+
+
+def let_nobody_pass(path: Path) -> None:
+    """Through all the directories above: another pytest that is started closes its own again."""
+    for parent in path.parents:
+        if parent == Path("/tmp"):
             break
-        parent.chmod(0o711)
+        if not parent.stat().st_mode & 0o1:
+            parent.chmod(0o711)
 
 
 def collect_as_nobody(store: Path) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from tests.gc.acting import (
     publish,
     rely_on,
 )
+from tests.gc.as_nobody import let_nobody_pass
 from tests.store.checking import assert_idle, check_store
 from tests.store.processes import python_environment
 
@@ -247,10 +248,7 @@ def test_another_users_lease_that_may_not_be_opened(garbage: Scene) -> None:
     subprocess.run(["chown", "-R", "65534:65534", store.path], check=True)
     lease = write_lease(store.depot, header())
     lease.chmod(0o600)
-    for parent in store.path.parents:
-        if parent.stat().st_mode & 0o1 or parent == Path("/tmp"):
-            break
-        parent.chmod(0o711)
+    let_nobody_pass(store.path)
     before = listing(store.path)
     code = (
         "import os, sys; import castfs.gc; from castfs.repository import Store;"
