@@ -69,12 +69,17 @@ def _make_dir(path: Path, mode: int) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from exc
 
 
-def write_temp(directory: Path, chunks: Iterable[bytes], *, mode: int | None) -> Path:
+def write_temp(
+    directory: Path, chunks: Iterable[bytes], *, mode: int | None, name: str | None = None
+) -> Path:
     """A new, synced file in `directory` with `chunks` in it. The caller renames or removes it.
 
-    `mode` None leaves it to the umask, as for any file that a program writes.
+    `mode` None leaves it to the umask, as for any file that a program writes. `name` is for who is
+    alone: what it left under that name when it was killed makes way.
     """
-    path = directory / f"tmp-{secrets.token_hex(8)}"
+    path = directory / (name or f"tmp-{secrets.token_hex(8)}")
+    if name is not None:
+        path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         fd = os.open(path, flags, 0o666 if mode is None else 0o600)

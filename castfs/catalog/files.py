@@ -34,6 +34,8 @@ NOTE_FILE = re.compile(r"[0-9a-f]{24}\.json")
 RUN_FILE = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,199}\.json")
 
 _FILE_MODE = 0o444
+#: Always the same: whoever holds the catalog is alone.
+_TEMP_NAME = f"tmp-{b'catalog'.hex():0<16.16}"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -203,7 +205,7 @@ def remove_note(depot: Depot, record_id: str) -> None:
 def _write(depot: Depot, directory: Path, path: Path, value: NameFile | Note | RunFile) -> None:
     atomic.ensure_dir(directory, depot.dir_mode)
     text = msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
-    temp = atomic.write_temp(depot.staging_dir, [text], mode=_FILE_MODE)
+    temp = atomic.write_temp(depot.staging_dir, [text], mode=_FILE_MODE, name=_TEMP_NAME)
     try:
         temp.replace(path)
     except BaseException:

@@ -14,7 +14,7 @@ import msgspec
 from castfs.catalog import Change, NameFile, Note, changing
 from castfs.catalog.files import new_event, write_name, write_note
 from castfs.catalog.words import check_alias, check_name, check_text, show_word
-from castfs.errors import UsageError
+from castfs.errors import StoreError, UsageError
 from castfs.manifest import Manifest, content_id, encode_manifest, is_stored_whole
 from castfs.paths import RelPath, unescape
 from castfs.store import Record, WriteSession
@@ -206,9 +206,18 @@ def _number(change: Change, record: Record, details: Details) -> Record:
 
 
 def _set_aliases(change: Change, record: Record, details: Details) -> None:
-    if record.name is not None and record.version is not None:
-        for alias in details.aliases:
+    if record.name is None or record.version is None:
+        return
+    for alias in details.aliases:
+        try:
             move_alias(change, record.name, alias, record.version)
+        except (OSError, StoreError) as exc:
+            version = f"{record.name}:v{record.version}"
+            raise StoreError(
+                f"{show_word(version)} is recorded, but not its alias {show_word(alias)}: "
+                f"{exc.strerror if isinstance(exc, OSError) else exc.message}",
+                hint=f"set it later: castfs alias {show_word(version)} {show_word(alias)}",
+            ) from exc
 
 
 def move_alias(change: Change, name: str, alias: str, version: int) -> int | None:

@@ -25,6 +25,7 @@ def check_afterwards(scenario: Scenario, path: Path, done: int, *, ended: bool) 
     store = castfs.open(path)
     assert store.ingest(scenario.source).manifest_id == scenario.wanted
     assert scenario.wanted in check_store(path)
+    check_numbers(store, scenario.source)
     store.gc(EMPTY_ALL)
     check_clean(path)
     check_verified(path)
@@ -47,6 +48,16 @@ def check_state(scenario: Scenario, path: Path, done: int, *, ended: bool) -> No
         assert added == [scenario.new]
     else:
         assert added in ([[]] if ended else [[], [scenario.new]])
+
+
+def check_numbers(store: castfs.Store, source: Path) -> None:
+    """A version is there with its number or not at all, and the next one has a higher one."""
+    numbers = [record.version for record in store.iter_snapshots(name="named")]
+    assert None not in numbers
+    taken = store.ingest(source, name="named")
+    assert taken.version is not None
+    assert taken.unchanged == bool(numbers)
+    assert numbers in ([], [taken.version])
 
 
 def find_places(path: Path) -> Places:

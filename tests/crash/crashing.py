@@ -65,7 +65,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 def act(store: castfs.Store, source: str, step: list[str]) -> None:
     verb, *words = step
     if verb == "ingest":
-        store.ingest(source)
+        store.ingest(source, name=words[0] if words else None)
     elif verb == "remove":
         store.remove(*words)
     elif verb == "remove_for_good":

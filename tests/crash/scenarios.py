@@ -118,6 +118,11 @@ def ingest(base: Base) -> Scenario:
     return base.scenario([["ingest"]], {}, new=base.wanted)
 
 
+def ingest_named(base: Base) -> Scenario:
+    """The first version of a name."""
+    return base.scenario([["ingest", "named"]], {}, new=base.wanted)
+
+
 def remove(base: Base) -> Scenario:
     return base.scenario([["remove", *base.live[:2]]], dict.fromkeys(base.live[:2], TRASH))
 

@@ -21,6 +21,7 @@ from tests.crash.scenarios import Base, Scenario, make_base, open_new
 AT_LEAST = {"kill": 10, "ENOSPC": 2, "EIO": 10}
 VERBS = (
     scenarios.ingest,
+    scenarios.ingest_named,
     scenarios.remove,
     scenarios.remove_for_good,
     scenarios.undelete,
