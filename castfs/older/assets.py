@@ -33,7 +33,6 @@ from castfs.older.contents import (
     SingleFile,
 )
 from castfs.older.description import Contents, Damage, Key, OlderReference, OlderVersion
-from castfs.older.detecting import BLOB
 from castfs.older.documents import (
     MANIFEST_MAX,
     clean,
@@ -60,6 +59,8 @@ _ROLLING = re.compile(rb"[0-9a-f]{40}_(.+)", re.DOTALL)
 #: A URI that went through pathlib lost a slash.
 _ONE_SLASH = re.compile(r"([a-z][a-z0-9+.-]+):/(?=[^/])")
 _MANIFEST_DEPTH = 3
+#: castfs.compat.runicorn names a second tree of one fingerprint (other links or modes) by its id.
+_MANIFEST = re.compile(r"([0-9a-f]{64})(?:-[0-9a-f]{16})?\.json")
 
 
 class _Probe(msgspec.Struct):
@@ -238,7 +239,10 @@ class Assets:
             return Lost("there is no archive beside the runs" if digest else "no digest"), where
         if get_text(entry, "fingerprint_kind") == "sha256_manifest":
             path = join(self._manifests, category.encode(), digest[:2].encode())
-            path = join(path, f"{digest}.json".encode())
+            named = _leaf(get_text(entry, "archive_path"))
+            match = _MANIFEST.fullmatch(named)
+            leaf = named if match is not None and match[1] == digest else f"{digest}.json"
+            path = join(path, leaf.encode())
             self._named_manifests.add(path)
             return ManifestContents(self._tree, path, self._blobs, digest), path
         self._name_blob(digest)
@@ -323,7 +327,8 @@ class Assets:
                 found.append((probe.created_at, path, category, probe.source_path))
         for created_at, path, category, source in sorted(found):
             stem = path.rpartition(b"/")[2].removesuffix(b".json")
-            fingerprint = stem.decode() if BLOB.fullmatch(stem) else None
+            match = _MANIFEST.fullmatch(path.rpartition(b"/")[2].decode(errors="replace"))
+            fingerprint = match[1] if match is not None else None
             older = stem.decode(errors="replace")
             if fingerprint is not None:
                 older = _leaf(source) or category or "manifest"

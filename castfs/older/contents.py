@@ -6,16 +6,28 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from castfs.digest import Digest, digest_bytes
 from castfs.errors import ManifestError
 from castfs.manifest import Manifest, parse_manifest
-from castfs.older.description import Damage, Item, OlderFile, OlderReference, OlderStream, Readable
+from castfs.older.description import (
+    Damage,
+    Item,
+    OlderDirectory,
+    OlderFile,
+    OlderReference,
+    OlderStream,
+    OlderSymlink,
+    Readable,
+)
 from castfs.older.documents import MANIFEST_MAX
 from castfs.older.guarded import MISSING, WRONG_KIND, Refused, SourceTree, join
+from castfs.paths import split
 
 #: Levels of a directory that is taken as it lies there.
 _DEPTH_MAX = 256
@@ -23,11 +35,29 @@ _DEPTH_MAX = 256
 COMPLETE = b".complete"
 
 
-class Unchecked:
+class OnlyFiles:
+    """Base of contents without symlinks and directories of their own."""
+
+    def has_links(self) -> bool:
+        return False
+
+
+class Unchecked(OnlyFiles):
     """Base of contents whose files are all verified one by one."""
 
     def check(self, digests: Mapping[bytes, str]) -> str | None:
         return None
+
+
+def has_leaf(directories: Iterable[bytes], others: Iterable[bytes]) -> bool:
+    """Is nothing in one of the directories, other than the root?"""
+    below = set(directories)
+    return bool(below - {b""} - {split(path)[0] for paths in (below, others) for path in paths})
+
+
+class _Probe(msgspec.Struct):
+    #: Runicorn's manifests have none.
+    format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,17 +99,34 @@ class ManifestContents(Unchecked):
 
     def load(self) -> Manifest:
         """Refused, with what is wrong with it."""
+        return self._parse(self._read())
+
+    def _parse(self, raw: bytes) -> Manifest:
         try:
-            # castfs.compat.runicorn writes its own there, which have modes and times.
-            manifest = parse_manifest(self._read())
+            manifest = parse_manifest(raw)
         except ManifestError as exc:
             raise Refused(exc.message) from exc
         if self._fingerprint not in (None, manifest.fingerprint):
             raise Refused(f"its fingerprint is not {self._fingerprint}")
         return manifest
 
+    def has_links(self) -> bool:
+        raw = self._read()
+        if not _is_own(raw):
+            return False
+        tree = self._parse(raw).tree
+        return bool(tree.symlinks) or has_leaf(tree.dirs, tree.files)
+
     def iter_items(self, damage: list[Damage]) -> Iterator[Item]:
-        for path, file in self.load().tree.files.items():
+        raw = self._read()
+        tree = self._parse(raw).tree
+        if _is_own(raw):
+            # Of Runicorn's, directories are made up.
+            for directory, entry in ((b"", tree.root), *tree.dirs.items()):
+                yield OlderDirectory(directory, entry.mode, entry.mtime_ns, self._path)
+        for link, symlink in tree.symlinks.items():
+            yield OlderSymlink(link, symlink.raw_target, symlink.mtime_ns, self._path)
+        for path, file in tree.files.items():
             yield OlderFile(
                 path,
                 self._tree.path_of(self._blobs.find(file.sha256)),
@@ -88,6 +135,14 @@ class ManifestContents(Unchecked):
                 mode=file.mode,
                 mtime_ns=file.mtime_ns,
             )
+
+
+def _is_own(raw: bytes) -> bool:
+    """Is it castfs's own format, which castfs.compat.runicorn writes? It has modes and times."""
+    try:
+        return msgspec.json.decode(raw, type=_Probe).format is not None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -118,7 +173,7 @@ class SingleFile(Unchecked):
 
 
 @dataclass(frozen=True)
-class PlainDirectory:
+class PlainDirectory(OnlyFiles):
     """A directory that was copied as it was, with a fingerprint over all of it, or none."""
 
     tree: SourceTree

@@ -72,6 +72,26 @@ class OlderStream:
 
 
 @dataclass(frozen=True, slots=True)
+class OlderSymlink:
+    """A symbolic link. Its target is data: it may be absolute, or lead out, and is not followed."""
+
+    path: bytes
+    target: bytes
+    mtime_ns: int
+    where: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OlderDirectory:
+    """A directory of which the archive knows more than that files lie in it; b"" is the root."""
+
+    path: bytes
+    mode: int
+    mtime_ns: int
+    where: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class OlderReference:
     """Data that the archive only points at."""
 
@@ -82,7 +102,7 @@ class OlderReference:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-Item = OlderFile | OlderStream | OlderReference
+Item = OlderFile | OlderStream | OlderSymlink | OlderDirectory | OlderReference
 
 
 class Contents(Protocol):
@@ -94,6 +114,9 @@ class Contents(Protocol):
 
     def iter_items(self, damage: list[Damage]) -> Iterator[Item]:
         """Each path once. What cannot be taken goes to `damage`; Refused if nothing can."""
+
+    def has_links(self) -> bool:
+        """Are there symlinks, or directories with nothing in them? Refused."""
 
     def check(self, digests: Mapping[bytes, str]) -> str | None:
         """Why the files that were read, by path, are not what the archive says they are."""

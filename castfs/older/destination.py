@@ -61,6 +61,11 @@ class Writing(Protocol):
 
     def add_bytes(self, path: bytes, data: bytes, *, mode: int, mtime_ns: int) -> File: ...
 
+    def add_symlink(self, path: bytes, target: bytes, *, mtime_ns: int) -> None: ...
+
+    def add_directory(self, path: bytes, *, mode: int, mtime_ns: int) -> None:
+        """b"" is the root. Others that lead to what is added need not be."""
+
     def add_reference(
         self,
         uri: str,

@@ -78,6 +78,16 @@ def find_layout(tree: SourceTree, format: Format | None, damage: list[Damage]) -
     return layout
 
 
+def only_blobs(tree: SourceTree, layout: Layout) -> bytes | None:
+    """The directory of blobs, if there is nothing else that could be taken."""
+    if layout.archive is None:
+        return layout.blobs
+    others = (join(layout.archive, name) for name in (b"manifests", b"outputs"))
+    if layout.artifacts is not None or layout.runs or any(map(tree.is_directory, others)):
+        return None
+    return join(layout.archive, b"blobs")
+
+
 def check_format(format: str | None, path: Path) -> Format | None:
     """UsageError unless `format` is one, and one that `path` can have."""
     known = next((each for each in FORMATS if each == format), None)

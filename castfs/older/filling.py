@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from castfs.errors import BlobError, SourceError, UsageError
-from castfs.older.description import OlderFile, OlderReference, OlderStream
+from castfs.manifest.checks import TARGET_MAX
+from castfs.older.description import (
+    Item,
+    OlderDirectory,
+    OlderFile,
+    OlderReference,
+    OlderStream,
+    OlderSymlink,
+)
 from castfs.older.destination import Writing
 from castfs.older.guarded import Refused, SourceTree
 from castfs.older.occupancy import Occupancy
@@ -39,12 +47,23 @@ class Filling:
     digests: dict[bytes, str] = field(default_factory=dict)
     missing: list[Missing] = field(default_factory=list)
     references: int = 0
+    #: Symlinks and directories, without the root.
+    links: int = 0
+    #: Did the archive have any of these, taken or not?
+    has_more_than_files: bool = False
     size: int = 0
     taken: Occupancy = field(default_factory=Occupancy)
 
-    def add(self, item: OlderFile | OlderStream | OlderReference) -> None:
+    def add(self, item: Item) -> None:
         if isinstance(item, OlderReference):
             self._add_reference(item)
+            return
+        if isinstance(item, OlderSymlink | OlderDirectory):
+            self.has_more_than_files = True
+            try:
+                self._add_link(item)
+            except Refused as exc:
+                self._lack(item.path, item.where, exc.reason)
             return
         where = self.tree.relative(item.source) if isinstance(item, OlderFile) else item.where
         try:
@@ -102,6 +121,18 @@ class Filling:
                 mtime_ns=item.mtime_ns,
             )
         return file.sha256, file.size_bytes
+
+    def _add_link(self, item: OlderSymlink | OlderDirectory) -> None:
+        if isinstance(item, OlderDirectory):
+            if item.path:
+                self.taken.take_directory(item.path)
+            self.writing.add_directory(item.path, mode=item.mode, mtime_ns=item.mtime_ns)
+        else:
+            if not 0 < len(item.target) <= TARGET_MAX or b"\0" in item.target:
+                raise Refused("it is a symlink with an impossible target")
+            self.taken.take(item.path)
+            self.writing.add_symlink(item.path, item.target, mtime_ns=item.mtime_ns)
+        self.links += bool(item.path)
 
     def _add_reference(self, item: OlderReference) -> None:
         try:

@@ -3,7 +3,8 @@
 What was imported says so in its metadata, under `imported`: the older system's key of it and what
 identified its content. An import that finds them there adds nothing; so one that was killed goes on
 where it was. A version that lacks files, because they were damaged, says which; it is taken again,
-as a version of its own, once one of them can be read.
+as a version of its own, once one of them can be read. `castfs.older.origins` says what becomes of
+those that were imported before symlinks and directories were.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from castfs.older.filling import Filling, check_size
 from castfs.older.guarded import Refused
 from castfs.older.occupancy import Occupancy
 from castfs.older.opening import OlderArchive, open_archive
-from castfs.older.origins import Identified, list_losses, make_origin, read_origin
+from castfs.older.origins import Identified, list_losses, make_origin, read_origin, was_only_files
 from castfs.older.report import ImportedVersion, ImportReport
 from castfs.older.storing import DepotDestination
 from castfs.paths import display, escape, unescape
@@ -145,7 +146,9 @@ class _Import:
         try:
             identity = version.contents.identity
             known = self._known.get((version.key, identity))
-            if known is not None and not self._is_healed(version, known):
+            if known is not None and not (
+                _is_outdated(version, known) or self._is_healed(version, known)
+            ):
                 self._keep(version, known)
                 return
             taken = self._write(version, identity, replaces=known)
@@ -205,14 +208,20 @@ class _Import:
             self._damage += listed
             for missing in tree.missing:
                 self._damage.append(Damage(missing.where, missing.reason))
-            if not tree.digests and not tree.references:
+            if not tree.digests and not tree.references and not tree.links:
                 if not tree.missing and not listed:
                     self._skipped.append(Damage(version.where, "it is empty"))
                 return None
             if not tree.missing and (fault := version.contents.check(tree.digests)):
                 raise Refused(fault)
             name, number = self._place(version, replaces)
-            origin = make_origin(version, identity, tree.missing, listed)
+            origin = make_origin(
+                version,
+                identity,
+                tree.missing,
+                listed,
+                has_more_than_files=tree.has_more_than_files,
+            )
             try:
                 known = writing.commit(self._describe(version, origin, name, number))
             except UsageError as exc:
@@ -276,3 +285,13 @@ class _Import:
 
     def _lose(self, where: bytes, reason: str, consequence: str) -> None:
         self._damage.append(Damage(where, f"{reason} ({consequence})"))
+
+
+def _is_outdated(version: OlderVersion, known: Known) -> bool:
+    """Does it have symlinks or empty directories that were not taken when it was imported?"""
+    if not was_only_files(known.origin):
+        return False
+    try:
+        return version.contents.has_links()
+    except Refused:
+        return False  # it cannot be taken now either

@@ -14,21 +14,37 @@ class Occupancy:
     def __init__(self) -> None:
         self._files: set[bytes] = set()
         self._directories: set[bytes] = set()
+        #: Those of them that were given as such.
+        self._given: set[bytes] = set()
         self._allowance = _DIRECTORIES_BYTES
 
     def take(self, path: bytes) -> None:
-        """Refused if there can be no file `path` besides what there is."""
-        if path in self._files or path in self._directories:
+        """Refused if there can be no file or symlink `path` besides what there is."""
+        if path in self._files:
+            raise Refused("it is there twice")
+        if path in self._directories:
             raise Refused("something else has that path")
+        self._take_parents(path)
+        self._files.add(path)
+
+    def take_directory(self, path: bytes) -> None:
+        """Refused if there can be no directory `path`, or if it was given before."""
+        if path in self._given:
+            raise Refused("it is there twice")
+        if path in self._files:
+            raise Refused("something else has that path")
+        self._take_parents(path + b"/")
+        self._given.add(path)
+
+    def _take_parents(self, path: bytes) -> None:
         parents = []
         parent = split(path)[0]
         while parent and parent not in self._directories:
             if parent in self._files:
-                raise Refused("a file lies where its directory should be")
+                raise Refused("a file or symlink lies where its directory should be")
             parents.append(parent)
             parent = split(parent)[0]
         self._allowance -= sum(map(len, parents))
         if self._allowance < 0:
             raise Refused("there is an absurd number of directories")
         self._directories.update(parents)
-        self._files.add(path)

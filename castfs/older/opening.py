@@ -12,9 +12,9 @@ from typing import Self
 from castfs.older.artifacts import Artifacts
 from castfs.older.assets import Assets
 from castfs.older.description import Damage, Key, OlderRun, OlderVersion, Renamed
-from castfs.older.detecting import Format, Layout, check_format, find_layout
+from castfs.older.detecting import Format, Layout, check_format, find_layout, only_blobs
 from castfs.older.guarded import SourceTree
-from castfs.older.loose import find_blobs, make_loose_version
+from castfs.older.loose import check_named_by_sha256, find_blobs, make_loose_version
 from castfs.older.namer import Namer
 from castfs.older.runs import (
     RunPlace,
@@ -47,6 +47,8 @@ class OlderArchive:
         with contextlib.ExitStack() as stack:
             self.tree = stack.enter_context(SourceTree(root))
             self._layout = find_layout(self.tree, format, self.findings.damage)
+            if (blobs := only_blobs(self.tree, self._layout)) is not None:
+                check_named_by_sha256(self.tree, blobs)
             self._cleanup = stack.pop_all()
         namer = Namer(self.findings.renamed)
         self._namer = namer

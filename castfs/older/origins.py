@@ -1,4 +1,10 @@
-"""What the record of an imported version says of where it is from, under `imported`."""
+"""What the record of an imported version says of where it is from, under `imported`.
+
+`entries` is "all" where the archive had symlinks or directories besides files, and they were taken.
+Records of before have it not: castfs left those out then. So of a record without it, contents that
+have symlinks or empty directories count as another content, and are taken once more, as a version
+of its own that is whole. What had only files, or directories with files in them, is the same.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +29,8 @@ def make_origin(
     identity: str,
     missing: Sequence[Missing],
     damage: Sequence[Damage],
+    *,
+    has_more_than_files: bool = False,
 ) -> dict[str, Any]:
     origin: dict[str, Any] = {
         "system": SYSTEM,
@@ -30,6 +38,8 @@ def make_origin(
         "key": list(version.key),
         "content": identity,
     }
+    if has_more_than_files:
+        origin["entries"] = "all"
     if version.number is not None:
         origin["version"] = version.number
     if version.details:
@@ -51,6 +61,11 @@ def read_origin(origin: Mapping[str, Any]) -> Identified | None:
     if not isinstance(key, list | tuple) or not isinstance(content, str):
         return None
     return tuple(map(str, key)), content
+
+
+def was_only_files(origin: Mapping[str, Any]) -> bool:
+    """Were symlinks and empty directories left out, if there were any?"""
+    return origin.get("entries") != "all"
 
 
 def list_losses(origin: Mapping[str, Any], list_name: str) -> list[dict[str, str]]:

@@ -6,6 +6,9 @@ run if one of its own documents is in it.
 
 from __future__ import annotations
 
+import contextlib
+import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +22,7 @@ from castfs.older.documents import (
     get_time,
     read_object,
 )
-from castfs.older.guarded import WRONG_KIND, Refused, SourceTree, join
+from castfs.older.guarded import WRONG_KIND, Refused, Seen, SourceTree, join
 from castfs.older.naming import make_run_id
 
 ASSETS = b"assets.json"
@@ -32,6 +35,8 @@ _NO_RUNS = frozenset([b"archive", b"artifacts", b"index", b"node_modules"])
 _DEPTH_MAX = 110
 #: Directories without a run in them that are looked through.
 _DIRECTORIES_MAX = 100_000
+#: Runicorn makes ids of the local time; that of here is assumed to be that of where it ran.
+_ID_TIME = re.compile(r"(\d{8}_\d{6})_.*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,8 @@ def find_runs(tree: SourceTree, damage: list[Damage]) -> list[RunPlace]:
     return sorted(places, key=lambda place: (place.created_at or 0.0, place.id, place.where))
 
 
-def _iter_places(
-    tree: SourceTree, damage: list[Damage]
-) -> Iterator[tuple[bytes, frozenset[bytes]]]:
-    """(directory, its files) of each run."""
+def _iter_places(tree: SourceTree, damage: list[Damage]) -> Iterator[tuple[bytes, list[Seen]]]:
+    """(directory, what is in it but for directories) of each run."""
     pending = [b""]
     looked = 0
     while pending:
@@ -75,8 +78,8 @@ def _iter_places(
             damage.append(Damage(where, exc.reason))
             continue
         parts = where.split(b"/")
-        files = frozenset(seen.name for seen in entries if seen.kind != "directory")
-        if b"runs" in parts[:-1] and files & _MARKS:
+        files = [seen for seen in entries if seen.kind != "directory"]
+        if b"runs" in parts[:-1] and any(seen.name in _MARKS for seen in files):
             yield where, files
             continue
         looked += 1
@@ -93,9 +96,10 @@ def _iter_places(
 
 
 def _read(
-    tree: SourceTree, found: tuple[bytes, frozenset[bytes]], damage: list[Damage]
+    tree: SourceTree, found: tuple[bytes, list[Seen]], damage: list[Damage]
 ) -> RunPlace | None:
-    where, files = found
+    where, inside = found
+    files = frozenset(seen.name for seen in inside)
     parent, _, leaf = where.rpartition(b"/")
     run_id = make_run_id(leaf.decode(errors="replace"))
     if run_id is None:
@@ -105,7 +109,21 @@ def _read(
     status = read_if_there(tree, where, STATUS, files, damage)
     project, name = _find_names(meta, parent.decode(errors="replace"))
     created_at = get_time(meta, "created_at") or get_time(status, "started_at")
+    if created_at is None:
+        created_at = _guess_start(run_id, inside)
     return RunPlace(where, run_id, project, name, created_at, meta, status, files)
+
+
+def _guess_start(run_id: str, files: list[Seen]) -> float | None:
+    """By its id, else by the oldest of its files; None if neither says anything."""
+    guesses: dict[str, float] = {}
+    if match := _ID_TIME.fullmatch(run_id):
+        with contextlib.suppress(ValueError, OverflowError):
+            guesses["id"] = time.mktime(time.strptime(match[1], "%Y%m%d_%H%M%S"))
+    if times := [seen.mtime_ns / 10**9 for seen in files if seen.kind == "file"]:
+        guesses["files"] = min(times)
+    by_id = get_time(guesses, "id")
+    return get_time(guesses, "files") if by_id is None else by_id
 
 
 def _find_names(meta: dict[str, Any], parent: str) -> tuple[str, str]:

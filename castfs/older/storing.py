@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,10 @@ class DepotDestination:
             before = change.run(run.id)
             if before is not None and (before.metadata.get(IMPORTED) is None):
                 return False  # a run of castfs itself, which knows better
-            after = _make_run(run, uses)
+            created_at = format_time(time.time() if run.created_at is None else run.created_at)
+            if run.created_at is None and before is not None:
+                created_at = before.created_at
+            after = _make_run(run, uses, created_at)
             if before == after:
                 return False
             change.touch_run(run.id)
@@ -103,6 +107,12 @@ class DepotWriting:
 
     def add_bytes(self, path: bytes, data: bytes, *, mode: int, mtime_ns: int) -> File:
         return self._draft.add_bytes(path, data, mode=mode, mtime_ns=mtime_ns)
+
+    def add_symlink(self, path: bytes, target: bytes, *, mtime_ns: int) -> None:
+        self._draft.add_symlink(path, target, mtime_ns=mtime_ns)
+
+    def add_directory(self, path: bytes, *, mode: int, mtime_ns: int) -> None:
+        self._draft.add_directory(path, mode=mode, mtime_ns=mtime_ns)
 
     def add_reference(
         self,
@@ -150,21 +160,20 @@ def _delete(change: Change, record_id: str) -> None:
         move_records(change, [record])
 
 
-def _make_run(run: OlderRun, uses: Sequence[Known]) -> RunFile:
-    created_at = run.created_at if run.created_at is not None else 0.0
+def _make_run(run: OlderRun, uses: Sequence[Known], created_at: str) -> RunFile:
     origin: dict[str, Any] = {"status": run.status, "alias": run.alias, "deleted": run.deleted}
     metadata = {**run.summary, IMPORTED: {key: value for key, value in origin.items() if value}}
     return RunFile(
         id=run.id,
         project=make_name(run.project, "runs"),
         name=make_name(run.name, "run") if run.name else None,
-        created_at=format_time(created_at),
+        created_at=created_at,
         finished_at=format_time(run.ended_at) if run.ended_at is not None else None,
-        status=_STATUSES.get(run.status or "", "failed"),
+        # Whoever lost the document of a run did not make it fail.
+        status=_STATUSES.get(run.status or "finished", "failed"),
         host=run.host or "",
         metadata=clean(metadata),
         uses=tuple(
-            Use(id=used.id, at=format_time(created_at), name=used.name, version=used.version)
-            for used in uses
+            Use(id=used.id, at=created_at, name=used.name, version=used.version) for used in uses
         ),
     )

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import IO, BinaryIO
 
 from castfs.digest import Digest, digest_fd
-from castfs.older.contents import Unchecked
-from castfs.older.description import Damage, Item, OlderStream
+from castfs.manifest.checks import TARGET_MAX
+from castfs.older.contents import Unchecked, has_leaf
+from castfs.older.description import Damage, Item, OlderDirectory, OlderStream, OlderSymlink
 from castfs.older.guarded import MISSING, Refused, SourceTree
 from castfs.paths import parse_relpath, shown
 
@@ -56,6 +57,9 @@ _BAD = (
 )
 
 
+Entry = OlderStream | OlderSymlink | OlderDirectory
+
+
 @dataclass(frozen=True)
 class ZipContents(Unchecked):
     """`places` are copies of the same zip; the first that is what `expected` says is read."""
@@ -71,6 +75,17 @@ class ZipContents(Unchecked):
         with _opened(self.tree, self.places[0]) as file:
             return digest_fd(file.fileno())
 
+    def has_links(self) -> bool:
+        # Without its digest at first, which takes a reading of all of it.
+        return any(map(self._seems_linked, self.places)) and _has_links(self.iter_items([]))
+
+    def _seems_linked(self, place: bytes) -> bool:
+        try:
+            with _opened(self.tree, place) as file:
+                return _has_links(iter_zip(file, place, []))
+        except Refused:
+            return False
+
     def iter_items(self, damage: list[Damage]) -> Iterator[Item]:
         refusals: list[Damage] = []
         for place in self.places:
@@ -78,7 +93,7 @@ class ZipContents(Unchecked):
                 with _opened(self.tree, place) as file:
                     self._verify(file)
                     damage += refusals
-                    yield from _iter_entries(file, place, damage)
+                    yield from iter_zip(file, place, damage)
                     return
             except Refused as exc:
                 refusals.append(Damage(place, exc.reason))
@@ -97,7 +112,24 @@ def _opened(tree: SourceTree, path: bytes) -> Iterator[BinaryIO]:
         yield file
 
 
-def _iter_entries(file: BinaryIO, where: bytes, damage: list[Damage]) -> Iterator[Item]:
+def _has_links(items: Iterator[Item]) -> bool:
+    directories, others = [], []
+    for item in items:
+        if isinstance(item, OlderSymlink):
+            return True
+        if isinstance(item, OlderDirectory):
+            directories.append(item.path)
+        elif isinstance(item, OlderStream):
+            others.append(item.path)
+    return has_leaf(directories, others)
+
+
+def iter_zip(
+    file: BinaryIO, where: bytes, damage: list[Damage], *, strict: bool = False
+) -> Iterator[Entry]:
+    """What the zip in `file` holds, to be read before the next is asked for; names may be there
+    twice. `where` it lies is for messages; `strict`: a name that begins with `./` is damage, too.
+    Refused if it is none, or a bomb."""
     length = os.fstat(file.fileno()).st_size
     if _directory_size(file, length) > _DIRECTORY_MAX:
         raise Refused("it names more files than any workspace has")
@@ -106,7 +138,7 @@ def _iter_entries(file: BinaryIO, where: bytes, damage: list[Damage]) -> Iterato
         with contextlib.closing(archive):
             entries = archive.infolist()
             _check_total(entries, length)
-            yield from _check_entries(archive, entries, where, damage)
+            yield from _check_entries(archive, entries, where, damage, b"" if strict else b"./")
     except _BAD as exc:
         raise Refused(f"it is no sound zip: {exc}") from exc
 
@@ -141,57 +173,85 @@ def _check_total(entries: list[zipfile.ZipInfo], length: int) -> None:
 
 
 def _check_entries(
-    archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], where: bytes, damage: list[Damage]
-) -> Iterator[Item]:
+    archive: zipfile.ZipFile,
+    entries: list[zipfile.ZipInfo],
+    where: bytes,
+    damage: list[Damage],
+    lead: bytes,
+) -> Iterator[Entry]:
     for entry in entries:
         # `filename` ends at a NUL; this is what stands there.
         raw = entry.orig_filename.encode(errors="surrogateescape")
         # Not by `is_dir`, which fails for an empty name.
         is_dir = raw.endswith(b"/")
-        path = raw.removeprefix(b"./")
+        path = raw.removeprefix(lead)
         if is_dir:
             path = path.rstrip(b"/")
-        reason = _find_fault(entry, path)
-        if reason is not None:
-            damage.append(Damage(where + b"/" + raw[:_PATH_MAX], reason))
-        elif not is_dir:  # files bring their directories; empty ones are never stored
-            yield OlderStream(
-                path,
-                entry.file_size,
-                _mode(entry),
-                _mtime_ns(entry),
-                _Opener(archive, entry),
-                where,
-            )
+        try:
+            _check_entry(entry, path, is_dir)
+            item = _make_item(archive, entry, path, is_dir, where)
+        except Refused as exc:
+            damage.append(Damage(where + b"/" + raw[:_PATH_MAX], exc.reason))
+        else:
+            yield item
 
 
-def _find_fault(entry: zipfile.ZipInfo, path: bytes) -> str | None:
+def _make_item(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: bytes, is_dir: bool, where: bytes
+) -> Entry:
+    mtime_ns = _mtime_ns(entry)
+    opener = _Opener(archive, entry)
+    if is_dir:
+        return OlderDirectory(path, _mode(entry, stat.S_IFDIR, 0o755), mtime_ns, where)
+    if _kind(entry) == stat.S_IFLNK:
+        with opener() as stream:
+            target = stream.read(TARGET_MAX + 1)
+        if len(target) != entry.file_size:
+            raise Refused(f"it unpacks to {len(target)} bytes instead of {entry.file_size}")
+        return OlderSymlink(path, target, mtime_ns, where)
+    mode = _mode(entry, stat.S_IFREG, 0o644)
+    return OlderStream(path, entry.file_size, mode, mtime_ns, opener, where)
+
+
+def _kind(entry: zipfile.ZipInfo) -> int:
+    return stat.S_IFMT(entry.external_attr >> 16)
+
+
+def _check_entry(entry: zipfile.ZipInfo, path: bytes, is_dir: bool) -> None:
+    """Refused."""
     if len(path) > _PATH_MAX:
-        return f"the zip holds a name of {len(path)} bytes"
+        raise Refused(f"the zip holds a name of {len(path)} bytes")
     try:
         parse_relpath(path)
     except ValueError as exc:
-        return f"the zip holds a name that leads elsewhere: {exc}"
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return f"{shown(path)} is no regular file in the zip"
+        raise Refused(f"the zip holds a name that leads elsewhere: {exc}") from exc
+    kind = _kind(entry)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR) and (is_dir or kind != stat.S_IFLNK):
+        raise Refused(f"{shown(path)} is no regular file in the zip")
     if entry.flag_bits & 0x1:
-        return "it is encrypted"
+        raise Refused("it is encrypted")
     if entry.compress_type not in _METHODS:
-        return f"it is compressed by an unknown method ({entry.compress_type})"
+        raise Refused(f"it is compressed by an unknown method ({entry.compress_type})")
     if entry.file_size > _DEFLATE_MAX * entry.compress_size + _DEFLATE_MAX:
-        return f"it cannot unpack to {entry.file_size} bytes as it says"
-    return None
+        raise Refused(f"it cannot unpack to {entry.file_size} bytes as it says")
+    if kind == stat.S_IFLNK and not 0 < entry.file_size <= TARGET_MAX:
+        raise Refused(f"it is a symlink with a target of {entry.file_size} bytes")
 
 
-def _mode(entry: zipfile.ZipInfo) -> int:
+def _mode(entry: zipfile.ZipInfo, kind: int, default: int) -> int:
     """Without set-id bits, as unzip(1) does."""
-    mode = entry.external_attr >> 16
-    return mode & 0o777 if stat.S_IFMT(mode) == stat.S_IFREG else 0o644
+    return entry.external_attr >> 16 & 0o777 if _kind(entry) == kind else default
 
 
 def _mtime_ns(entry: zipfile.ZipInfo) -> int:
-    """Zips hold the local time of where they were made; unzip(1) takes it for that of here."""
+    """From the extra field 0x5455 (Info-ZIP's proginfo/extrafld.txt), else what DOS can say: the
+    local time of where it was made; unzip(1) takes it for that of here."""
+    extra = entry.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        if kind == 0x5455 and size >= 5 and len(extra) >= 9 and extra[4] & 1:
+            return int(struct.unpack_from("<l", extra, 5)[0]) * 1_000_000_000
+        extra = extra[4 + size :]
     try:
         return int(time.mktime((*entry.date_time, 0, 0, -1))) * 1_000_000_000
     except (ValueError, OverflowError):

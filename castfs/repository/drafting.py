@@ -51,6 +51,9 @@ class Draft:
         #: Paths that were given again.
         self.repeated: list[bytes] = []
         self._session = WriteSession(depot, purpose=purpose)
+        self._root: Directory | None = None
+        #: Was one added for its own sake?
+        self._has_own_dirs = False
         self._dirs: dict[bytes, Directory] = {}
         self._files: dict[bytes, File] = {}
         self._symlinks: dict[bytes, Symlink] = {}
@@ -137,6 +140,17 @@ class Draft:
     def add_symlink(self, path: bytes, target: bytes, *, mtime_ns: int = 0) -> None:
         self._place(path, Symlink(mtime_ns=mtime_ns, target=escape(target)))
 
+    def add_directory(self, path: bytes, *, mode: int, mtime_ns: int) -> None:
+        """A directory as it is to be, with or without anything in it; b"" is the root."""
+        made = Directory(mode=mode, mtime_ns=mtime_ns)
+        if not path:
+            self._root = made
+            return
+        if path in self._dirs and not self._keeps_first:
+            raise UsageError(f"{display(path)} was added before", hint="give it another name")
+        self._place(path, made)
+        self._has_own_dirs = True
+
     def add_bytes(self, path: bytes, data: bytes, *, mode: int = 0o644, mtime_ns: int = 0) -> File:
         self._session.beat()
         staged = self._sink.take_bytes(data)
@@ -195,7 +209,7 @@ class Draft:
         made = Directory(mode=0o755, mtime_ns=int(created_at * 1_000_000_000))
         self._complete(made)
         tree = Tree(
-            root=made,
+            root=self._root or made,
             dirs=order_canonically(self._dirs),
             files=order_canonically(self._files),
             symlinks=order_canonically(self._symlinks),
@@ -213,7 +227,7 @@ class Draft:
 
     def _complete(self, made: Directory) -> None:
         """The directories that lead to what is there."""
-        if not self._files and not self._symlinks:
+        if not self._files and not self._symlinks and not self._has_own_dirs:
             raise UsageError("there is nothing in it", hint="add a file or a reference first")
         for path in self._dirs.keys() & (self._files.keys() | self._symlinks.keys()):
             raise UsageError(

@@ -276,6 +276,33 @@ def test_bomb(assets: Path, storage: Path, out: Path, tmp_path: Path, bomb: str)
     assert not out.exists()
 
 
+def test_links_and_empty_directories(
+    assets: Path, storage: Path, out: Path, tmp_path: Path
+) -> None:
+    workspace = older.write_files(tmp_path / "workspace", {"train.py": b"1"})
+    (workspace / "link").symlink_to("/nowhere")
+    (workspace / "empty").mkdir(mode=0o700)
+    for name in ("train.py", "link", "empty"):
+        os.utime(workspace / name, (1_000_000_001, 1_000_000_001), follow_symlinks=False)
+    rn.snapshot_workspace(workspace, tmp_path / "code.zip")
+    put_zip(assets, storage, (tmp_path / "code.zip").read_bytes())
+    rn.restore_from_manifest(str(assets), str(out))
+    for name in ("train.py", "link", "empty"):
+        ours, theirs = (out / name).lstat(), (workspace / name).lstat()
+        assert (ours.st_mode, ours.st_mtime_ns) == (theirs.st_mode, theirs.st_mtime_ns)
+    assert os.readlink(out / "link") == "/nowhere"
+
+
+def test_file_that_is_shorter_than_it_says(assets: Path, storage: Path, out: Path) -> None:
+    raw = bytearray(older.make_zip({"a": b"x" * 1000}))
+    at = raw.index(b"PK\x01\x02") + 24
+    raw[at : at + 4] = (2000).to_bytes(4, "little")
+    put_zip(assets, storage, bytes(raw))
+    with pytest.raises(BlobError, match="instead of 2000"):
+        rn.restore_from_manifest(str(assets), str(out))
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("cut", [10, 60])
 def test_blob_that_is_no_zip(assets: Path, storage: Path, out: Path, cut: int) -> None:
     put_zip(assets, storage, ZIP[:-cut])

@@ -30,6 +30,9 @@ class Kept:
     modes: dict[str, int]
     mtimes: dict[str, int]
     references: list[dict[str, Any]]
+    symlinks: dict[str, tuple[str, int]]
+    #: mode and mtime
+    directories: dict[str, tuple[int, int]]
 
 
 @dataclass
@@ -41,6 +44,8 @@ class Draft:
     modes: dict[str, int] = field(default_factory=dict)
     mtimes: dict[str, int] = field(default_factory=dict)
     references: list[dict[str, Any]] = field(default_factory=list)
+    symlinks: dict[str, tuple[str, int]] = field(default_factory=dict)
+    directories: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def add_file(
         self,
@@ -65,10 +70,18 @@ class Draft:
 
     def add_bytes(self, path: bytes, data: bytes, *, mode: int, mtime_ns: int) -> File:
         text = os.fsdecode(path)
-        assert text not in self.files
+        assert text not in self.files | self.symlinks
         self.files[text], self.modes[text], self.mtimes[text] = data, mode, mtime_ns
         digest = hashlib.sha256(data).hexdigest()
         return File(mode=mode, mtime_ns=mtime_ns, sha256=digest, size_bytes=len(data))
+
+    def add_symlink(self, path: bytes, target: bytes, *, mtime_ns: int) -> None:
+        assert os.fsdecode(path) not in self.files | self.symlinks | self.directories
+        self.symlinks[os.fsdecode(path)] = os.fsdecode(target), mtime_ns
+
+    def add_directory(self, path: bytes, *, mode: int, mtime_ns: int) -> None:
+        assert os.fsdecode(path) not in self.files | self.symlinks | self.directories
+        self.directories[os.fsdecode(path)] = mode, mtime_ns
 
     def add_reference(
         self,
@@ -119,7 +132,7 @@ class Memory:
         numbers = [kept.version for kept in self.versions if kept.wanted.name == wanted.name]
         number = wanted.version or max(numbers, default=0) + 1
         assert number not in numbers
-        if not draft.files and not draft.references:
+        if not any((draft.files, draft.references, draft.symlinks, draft.directories)):
             raise UsageError("there is nothing in it")
         json.dumps(wanted.metadata, allow_nan=False).encode()
         kept = Kept(
@@ -130,6 +143,8 @@ class Memory:
             draft.modes,
             draft.mtimes,
             draft.references,
+            draft.symlinks,
+            draft.directories,
         )
         self.versions.append(kept)
         self.types[wanted.name] = wanted.type

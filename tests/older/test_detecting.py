@@ -69,10 +69,46 @@ def test_blobs(name: str, tmp_path: Path) -> None:
     path = tmp_path / "root" / name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not what its name says")
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    (path.parent / digest).write_bytes(CONTENT)
     memory = Memory()
     report = import_directory(memory, tmp_path / "root")
-    assert (report.format, memory.versions) == ("blobs", [])
+    assert (report.format, memory.names()) == ("blobs", {"loose-blobs": 1})
     assert [entry.path for entry in report.damage] == [os.fsencode(name)]
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("below", ["", "blobs", "archive/blobs"])
+def test_blobs_named_otherwise(below: str, sharded: bool, tmp_path: Path) -> None:
+    """HitSave names its blobs by BLAKE3; SHA3 has as long names."""
+    root = tmp_path / "root"
+    for number in range(20):
+        content = b"%d" % number
+        digest = hashlib.sha3_256(content).hexdigest()
+        path = root / below / (digest[:2] if sharded else "") / digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (root / "directory_snaps").mkdir()
+    for format in (None, "runicorn-assets" if below else "blobs"):
+        with pytest.raises(
+            NotFoundError, match=r"not named by their SHA-256.*castfs ingest"
+        ) as exc:
+            import_directory(Memory(), root, format=format)
+        assert str(exc.value).isprintable()
+    # One that is named so is enough.
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    content = b"886"  # whose digest sorts before those of the others
+    digest = hashlib.sha256(content).hexdigest()
+    (root / below / digest).write_bytes(content)
+    memory = Memory()
+    assert len(import_directory(memory, root).damage) == 20
+    assert memory.find("loose-blobs").files == {f"{digest[:2]}/{digest}": content}
+
+
+def test_blobs_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "root" / DIGEST).mkdir(parents=True)
+    report = import_directory(Memory(), tmp_path / "root", format="blobs")
+    assert [entry.path for entry in report.damage] == [DIGEST.encode()]
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_conflicts(archive: Path) -> None:
     assert len(report.damage) == 3
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFSOCK])
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFCHR, stat.S_IFSOCK])
 def test_what_is_no_file(archive: Path, kind: int) -> None:
     entry = zipfile.ZipInfo("link")
     entry.create_system = 3

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import lzma
-import os
-import stat
-import struct
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -16,59 +10,47 @@ from castfs.compat.runicorn.assets.writing import BlobWriter
 from castfs.digest import CHUNK_SIZE, Digest
 from castfs.errors import BlobError, ManifestError
 from castfs.manifest import Directory, File, Symlink, Tree, order_canonically
-from castfs.manifest.checks import TARGET_MAX, check_tree
-from castfs.paths import escape, parse_relpath, shown, split
-
-_SECOND = 1_000_000_000
-#: What the files of one zip file may have in all: a gigabyte, or so many times the zip file.
-#: Runicorn's own limit is 500 MiB; source code shrinks to a quarter, zeros to a thousandth.
-_TOTAL_MAX = 1 << 30
-_RATIO_MAX = 100
-_BAD_ZIP = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, ValueError,
-    NotImplementedError, RuntimeError,
-)  # fmt: skip
+from castfs.manifest.checks import check_tree
+from castfs.older.description import Damage, OlderDirectory, OlderStream, OlderSymlink
+from castfs.older.guarded import Refused
+from castfs.older.occupancy import Occupancy
+from castfs.older.zips import iter_zip
+from castfs.paths import escape, shown, split
 
 
 def unpack_zip(file: BinaryIO, writer: BlobWriter, digest: Digest) -> Tree:
     """Its contents into `writer`. BlobError if it is damaged; ManifestError for names that lead
     out of a directory, are there twice, or are of two kinds. Set-id bits are not kept."""
+    damage: list[Damage] = []
     try:
-        with zipfile.ZipFile(file) as archive:
-            tree = _read_entries(archive, writer)
-    except _BAD_ZIP as exc:
+        tree = _read_entries(file, writer, damage)
+    except Refused as exc:
         raise BlobError(
-            f"blob {digest} is no sound zip file: {exc}", digest=digest, hint="is it a snapshot?"
+            f"blob {digest} is no sound zip file: {exc.reason}",
+            digest=digest,
+            hint="is it a snapshot?",
         ) from exc
     check_tree(tree)
     return tree
 
 
-def _read_entries(archive: zipfile.ZipFile, writer: BlobWriter) -> Tree:
+def _read_entries(file: BinaryIO, writer: BlobWriter, damage: list[Damage]) -> Tree:
     dirs: dict[bytes, Directory] = {}
     files: dict[bytes, File] = {}
     symlinks: dict[bytes, Symlink] = {}
-    _check_total(archive)
-    for info in archive.infolist():
-        path = _path(info)
-        if path in files or path in symlinks or path in dirs:
-            raise ManifestError(f"{shown(path)} is in the zip file twice", hint="do not trust it")
-        mode, mtime_ns = info.external_attr >> 16, _mtime_ns(info)
-        permissions = mode & 0o777 if mode else 0
-        if info.orig_filename.endswith("/"):
-            dirs[path] = Directory(mode=permissions or 0o755, mtime_ns=mtime_ns)
-        elif stat.S_ISLNK(mode):
-            with archive.open(info) as member:
-                target = member.read(TARGET_MAX + 1)
-            symlinks[path] = Symlink(mtime_ns=mtime_ns, target=escape(target))
-        else:
-            staged = writer.stage_chunks(_chunks(archive, info))
-            files[path] = File(
-                mode=permissions or 0o644,
-                mtime_ns=mtime_ns,
-                sha256=staged.digest,
-                size_bytes=staged.size,
-            )
+    taken = Occupancy()
+    for item in iter_zip(file, b"", damage, strict=True):
+        _take(taken, item)
+        match item:
+            case OlderDirectory():
+                dirs[item.path] = Directory(mode=item.mode, mtime_ns=item.mtime_ns)
+            case OlderSymlink():
+                target = escape(item.target)
+                symlinks[item.path] = Symlink(mtime_ns=item.mtime_ns, target=target)
+            case OlderStream():
+                files[item.path] = _stage(item, writer)
+    if damage:
+        raise ManifestError(f"the zip file: {damage[0].reason}", hint="do not trust it")
     now = time.time_ns()
     for path in [*dirs, *files, *symlinks]:
         while (path := split(path)[0]) and path not in dirs:
@@ -81,44 +63,28 @@ def _read_entries(archive: zipfile.ZipFile, writer: BlobWriter) -> Tree:
     )
 
 
-def _check_total(archive: zipfile.ZipFile) -> None:
-    """No bomb. Honest entries do not share bytes."""
-    assert archive.fp is not None
-    length = archive.fp.seek(0, os.SEEK_END)
-    total = sum(info.file_size for info in archive.infolist())
-    if total > max(_TOTAL_MAX, _RATIO_MAX * length):
+def _take(taken: Occupancy, item: OlderDirectory | OlderStream | OlderSymlink) -> None:
+    try:
+        if isinstance(item, OlderDirectory):
+            taken.take_directory(item.path)
+        else:
+            taken.take(item.path)
+    except Refused as exc:
         raise ManifestError(
-            f"the zip file says that it unpacks to {total} bytes", hint="no workspace does"
-        )
-    if sum(info.compress_size for info in archive.infolist()) > length:
-        raise ManifestError("entries of the zip file overlap", hint="do not trust it")
+            f"{shown(item.path)} in the zip file: {exc.reason}", hint="do not trust it"
+        ) from exc
 
 
-def _path(info: zipfile.ZipInfo) -> bytes:
-    # Not `filename`, which ends at a NUL.
-    raw = info.orig_filename.encode("utf-8", "surrogateescape").removesuffix(b"/")
-    try:
-        return parse_relpath(raw)
-    except ValueError as exc:
-        raise ManifestError(f"a name in the zip file: {exc}", hint="do not trust it") from exc
+def _stage(item: OlderStream, writer: BlobWriter) -> File:
+    staged = writer.stage_chunks(_chunks(item))
+    if staged.size != item.size:
+        raise Refused(f"it unpacks to {staged.size} bytes instead of {item.size}")
+    return File(
+        mode=item.mode, mtime_ns=item.mtime_ns, sha256=staged.digest, size_bytes=staged.size
+    )
 
 
-def _chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    with archive.open(info) as member:
-        while chunk := member.read(CHUNK_SIZE):
+def _chunks(item: OlderStream) -> Iterator[bytes]:
+    with item.open() as stream:
+        while chunk := stream.read(CHUNK_SIZE):
             yield chunk
-
-
-def _mtime_ns(info: zipfile.ZipInfo) -> int:
-    """From the extra field 0x5455 (Info-ZIP's proginfo/extrafld.txt), else what DOS can say, which
-    is local time."""
-    extra = info.extra
-    while len(extra) >= 4:
-        kind, size = struct.unpack_from("<HH", extra)
-        if kind == 0x5455 and size >= 5 and len(extra) >= 9 and extra[4] & 1:
-            return int(struct.unpack_from("<l", extra, 5)[0]) * _SECOND
-        extra = extra[4 + size :]
-    try:
-        return int(time.mktime((*info.date_time, 0, 0, -1))) * _SECOND
-    except (ValueError, OverflowError):
-        return 0
