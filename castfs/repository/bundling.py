@@ -180,7 +180,7 @@ def _add_blob(tar: tarfile.TarFile, blobs: BlobDir, digest: Digest, size: int) -
     pieces = iter_blob(blobs, digest.encode(), digest, size)
     tar.addfile(_member(f"blobs/{digest}", size), _Pieces(pieces))  # type: ignore[arg-type]
     # Of a large one it is known only after the last piece whether it is what its name says.
-    assert next(pieces, None) is None
+    assert not any(map(len, pieces))
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:

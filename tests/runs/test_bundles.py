@@ -87,6 +87,31 @@ def test_there_and_back(there: Store, here: Store, tmp_path: Path) -> None:
     assert described(here) == described(there)
 
 
+def test_contents_of_all_sizes(here: Store, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    # Around what is read at once, what goes by way of a file, and tar's blocks.
+    for size in (
+        0,
+        1,
+        511,
+        512,
+        513,
+        (1 << 20) - 1,
+        1 << 20,
+        (1 << 20) + 1,
+        8 << 20,
+        (8 << 20) + 1,
+    ):
+        (tree / f"{size}").write_bytes(b"%d" % (size % 7) * size)
+    there = castfs.open(tmp_path / "there", create=True)
+    there.ingest(tree, name="sizes")
+    export_bundle(there.depot, ["sizes"], tmp_path / "x.castfs")
+    import_bundle(here.depot, tmp_path / "x.castfs")
+    here.resolve("sizes").restore(tmp_path / "back")
+    assert subprocess.run(["diff", "-r", tree, tmp_path / "back"], check=False).returncode == 0
+
+
 def test_numbers_go_on(there: Store, here: Store, tmp_path: Path) -> None:
     export_bundle(there.depot, ["team/model"], tmp_path / "x.castfs")
     import_bundle(here.depot, tmp_path / "x.castfs")
