@@ -31,7 +31,15 @@ from castfs.catalog.database import (
     connect_read_only,
     set_state,
 )
-from castfs.catalog.files import NameFile, RunFile, name_path, read_name_file, read_run, run_path
+from castfs.catalog.files import (
+    RUN_FILE,
+    NameFile,
+    RunFile,
+    name_path,
+    read_name_file,
+    read_run,
+    run_path,
+)
 from castfs.errors import BusyError, CastfsError, DamageError, StoreError
 from castfs.paths import display
 from castfs.store import Depot, Record
@@ -46,6 +54,8 @@ Place = Literal["live", "trash", "all"]
 
 _WHERE = {"live": "deleted_ns IS NULL", "trash": "deleted_ns IS NOT NULL", "all": "1"}
 _POLL_SECONDS = 0.002
+#: How often the files are read while others change them, by who may not make them wait.
+_TRIES = 5
 #: So long does who only reads wait for a change to be finished; then it looks at the files.
 _PATIENCE_SECONDS = 2.0
 #: What a database says that is not one, or is damaged: it is made anew.
@@ -221,6 +231,8 @@ class Catalog:
 
     def run(self, run_id: str) -> RunFile | None:
         """DamageError if its file cannot be read."""
+        if not RUN_FILE.fullmatch(f"{run_id}.json"):
+            return None
         row = self._connection.execute("SELECT body FROM runs WHERE id = ?", (run_id,)).fetchone()
         if row is not None:
             return _decode_run(row[0])
@@ -260,6 +272,10 @@ class Change(Catalog):
         self._record_ids: set[str] = set()
         self._names: set[str] = set()
         self._run_ids: set[str] = set()
+
+    def name(self, name: str) -> NameFile | None:
+        """From its file: what is written next is made from it."""
+        return read_name_file(name_path(self.depot, name))
 
     def touch(self, *record_ids: str) -> None:
         self._record_ids.update(record_ids)
@@ -361,7 +377,11 @@ def _begin_reading(connection: sqlite3.Connection, depot: Depot) -> None:
         return
     connection.execute("ROLLBACK")
     if _is_in_memory(connection):
-        _refresh(connection, depot)
+        for _ in range(_TRIES):
+            _refresh(connection, depot)
+            # What changed meanwhile may not fit together.
+            if syncing.is_fresh(connection, depot):
+                break
     elif is_read_only_medium(depot.path):
         raise sqlite3.OperationalError("what it says is out of date")
     else:
@@ -455,7 +475,11 @@ def _locked(depot: Depot, *, seconds: float | None = None) -> Iterator[None]:
     fd = _open_lock(depot)
     try:
         _wait(fd, depot, seconds)
-        yield
+        try:
+            yield
+        finally:
+            # Said, and not left to the close: a child that was forked meanwhile has it open, too.
+            fcntl.flock(fd, fcntl.LOCK_UN)
     finally:
         os.close(fd)
 

@@ -1,6 +1,7 @@
 """The database `catalog.db`: a derived index over the files of a store. It may be deleted.
 
-One connection for each question or change. Nothing stands in it that the files do not say.
+One connection for each question or change, by one thread at a time. Nothing stands in it that the
+files do not say.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def connect(depot: Depot) -> sqlite3.Connection:
     path = depot.path / FILE_NAME
     if not path.exists():
         _make_empty(depot, path)
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    connection = sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         # What a power cut takes back, the next one who looks at the files finds.
@@ -90,7 +93,7 @@ def connect_read_only(depot: Depot) -> sqlite3.Connection:
         raise sqlite3.OperationalError("changes stand beside it")
     # Nobody can change it, so nothing has to be locked.
     uri = f"file:{urllib.parse.quote(os.fsencode(path))}?mode=ro&immutable=1"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     try:
         if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
             raise AnotherVersion("a database of another version")
@@ -103,7 +106,7 @@ def connect_read_only(depot: Depot) -> sqlite3.Connection:
 
 def connect_memory(depot: Depot) -> sqlite3.Connection:
     """An empty one for this process alone."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     _prepare(connection, depot)
     return connection
 

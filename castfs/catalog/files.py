@@ -20,11 +20,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from castfs import atomic
-from castfs.errors import DamageError
+from castfs.errors import DamageError, UsageError
 from castfs.paths import display
 from castfs.regular import read_regular
 from castfs.store import Depot
-from castfs.store.records import format_time
+from castfs.store.records import VERSION_MAX, VersionNumber, format_time
 
 #: What can happen to a name.
 EventKind = Literal["alias", "unalias", "remove", "undelete", "delete"]
@@ -58,8 +58,8 @@ class NameFile(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     type: str | None = None
     #: The highest version number that was ever given: numbers only grow.
-    last_version: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    aliases: Mapping[str, int] = msgspec.field(default_factory=dict)
+    last_version: Annotated[int, msgspec.Meta(ge=0, le=VERSION_MAX)] = 0
+    aliases: Mapping[str, VersionNumber] = msgspec.field(default_factory=dict)
     history: tuple[Event, ...] = ()
 
 
@@ -203,8 +203,12 @@ def remove_note(depot: Depot, record_id: str) -> None:
 
 
 def _write(depot: Depot, directory: Path, path: Path, value: NameFile | Note | RunFile) -> None:
+    try:
+        text = msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+        msgspec.json.decode(text, type=type(value))  # what is written can be read
+    except (msgspec.MsgspecError, UnicodeEncodeError, TypeError) as exc:
+        raise UsageError(f"this cannot be recorded: {exc}", hint="give what JSON can hold") from exc
     atomic.ensure_dir(directory, depot.dir_mode)
-    text = msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
     temp = atomic.write_temp(depot.staging_dir, [text], mode=_FILE_MODE, name=_TEMP_NAME)
     try:
         temp.replace(path)

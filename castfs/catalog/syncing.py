@@ -7,6 +7,7 @@ in the directories' times.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -36,6 +37,7 @@ from castfs.errors import DamageError
 from castfs.store import Depot
 from castfs.store.records import Record
 from castfs.store.trash import TrashName, list_trash, parse_trash_name, read_trashed
+from castfs.syscalls import is_read_only_medium
 
 #: So many records are looked at one by one each time (1 µs each): of more, those that somebody has
 #: damaged or changed in place are found by `castfs verify` alone.
@@ -46,7 +48,7 @@ _RECORD = re.compile(r"([0-9a-f]{24})\.json")
 
 def is_fresh(connection: sqlite3.Connection, depot: Depot) -> bool:
     """Does the database say what the files say?"""
-    if get_state(connection, "dirty") or get_state(connection, "seen") != _signature(depot):
+    if get_state(connection, "dirty") or not _is_signature(get_state(connection, "seen"), depot):
         return False
     damaged = connection.execute("SELECT file FROM damaged LIMIT ?", (_LOOKED_AT,))
     if not all(read_damaged(depot, file) for (file,) in damaged):
@@ -55,41 +57,75 @@ def is_fresh(connection: sqlite3.Connection, depot: Depot) -> bool:
     many = connection.execute("SELECT 1 FROM records LIMIT 1 OFFSET ?", (_LOOKED_AT,))
     if many.fetchone() is not None:
         return True
-    rows = connection.execute("SELECT id, deleted_ns, stamp FROM records")
-    return all(_stamp(_record_file(depot, *where)) == stamp for *where, stamp in rows)
+    rows = connection.execute("SELECT id, deleted_ns, stamp FROM records").fetchall()
+    files = (file for (file,) in connection.execute("SELECT file FROM damaged"))
+    known = {str(_record_file(depot, *where)) for *where, _ in rows}
+    known |= {str(depot.path / file) for file in files}
+    return _list_records(depot) <= known and all(
+        _stamp(_record_file(depot, *where)) == stamp for *where, stamp in rows
+    )
+
+
+def _list_records(depot: Depot) -> set[str]:
+    """Paths of all records, also of those in the trash that are in the store as well."""
+    found = {
+        depot.record_path(m[1]) for f in _listed(depot.snapshots_dir) if (m := _RECORD.fullmatch(f))
+    }
+    live = {path.stem for path in found}
+    found |= {
+        _record_file(depot, record_id, deleted_ns)
+        for record_id, deleted_ns in _trashed(depot).items()
+        if record_id not in live
+    }
+    return set(map(str, found))
 
 
 def mark_fresh(connection: sqlite3.Connection, depot: Depot) -> None:
-    set_state(connection, "seen", _signature(depot))
+    set_state(connection, "seen", signature(depot))
     set_state(connection, "dirty", 0)
 
 
-def _signature(depot: Depot) -> str:
-    """Each file appears, goes and changes by a rename, which changes its directory's time."""
+def signature(depot: Depot) -> str:
+    """Each file appears, goes and changes by a rename, which changes its directory's times: mtime,
+    and ctime, which a backup that is put back cannot have."""
     parts = []
     extra = (names_dir(depot), notes_dir(depot), runs_dir(depot))
     for path in (depot.snapshots_dir, depot.trash_dir, *extra):
-        # No inode numbers: a copy on another medium is as good.
         try:
-            parts.append(str(path.stat().st_mtime_ns))
+            status = path.stat()
         except OSError:
             parts.append("-")
+        else:
+            parts.append(f"{status.st_mtime_ns}/{status.st_ctime_ns}")
     return " ".join(parts)
+
+
+def _is_signature(seen: object, depot: Depot) -> bool:
+    now = signature(depot)
+    if seen == now:
+        return True
+    # A copy on a read-only medium has other ctimes, and nobody can have put a backup back.
+    return (
+        isinstance(seen, str)
+        and is_read_only_medium(depot.path)
+        and re.sub("/[0-9]+", "", seen) == re.sub("/[0-9]+", "", now)
+    )
 
 
 def refresh(connection: sqlite3.Connection, depot: Depot) -> None:
     """Compare all of it. Inside a transaction. OSError, DamageError where a directory cannot be
     read; files that cannot are listed in `damaged`."""
     # Before anything is read: what comes meanwhile makes it stale again.
-    seen = _signature(depot)
+    seen = signature(depot)
     connection.execute("DELETE FROM damaged")
     changed = _compare_files(connection, notes_dir(depot), NOTE_FILE, "notes", "id || '.json'")
     for file in changed:
         _update_note(connection, depot, file.removesuffix(".json"))
     again = {file.removesuffix(".json") for file in changed}
-    trashed = _trashed(depot)
-    places: dict[str, int | None] = dict(trashed)
-    for file in _listed(depot.snapshots_dir):
+    # In this order: what is removed meanwhile is in one of the two.
+    listed = _listed(depot.snapshots_dir)
+    places: dict[str, int | None] = dict(_trashed(depot))
+    for file in listed:
         if match := _RECORD.fullmatch(file):
             places[match[1]] = None
         elif file.endswith(".json"):
@@ -236,10 +272,12 @@ def _forget_record(connection: sqlite3.Connection, record_id: str) -> None:
 
 
 def _update_note(connection: sqlite3.Connection, depot: Depot, record_id: str) -> None:
-    stamp = _stamp(note_path(depot, record_id))
+    path = note_path(depot, record_id)
+    stamp = _stamp(path)
     connection.execute("DELETE FROM notes WHERE id = ?", (record_id,))
-    if stamp:
-        connection.execute("INSERT INTO notes VALUES (?, ?)", (record_id, stamp))
+    with contextlib.suppress(DamageError):  # one that cannot be read is looked at each time
+        if read_note(path) is not None:
+            connection.execute("INSERT INTO notes VALUES (?, ?)", (record_id, stamp))
 
 
 def _update_name(connection: sqlite3.Connection, path: Path) -> None:

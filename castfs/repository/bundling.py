@@ -43,6 +43,8 @@ class Header(msgspec.Struct, frozen=True):
     """What the first member says."""
 
     names: tuple[str, ...]
+    #: How many members follow: a bundle that was cut between two looks whole otherwise.
+    member_count: int
     format: Literal["castfs-bundle"] = "castfs-bundle"
     version: Literal[1] = 1
 
@@ -81,17 +83,19 @@ def export_bundle(
 
         def write(file: BinaryIO) -> None:
             with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                _add(tar, HEADER, msgspec.json.encode(Header(names=names)))
+                known_names = [known for known in name_files if known is not None]
+                count = sum(map(len, (blobs, contents.manifests, known_names, runs, records)))
+                header = Header(names=names, member_count=count)
+                _add(tar, HEADER, msgspec.json.encode(header))
                 for digest, size in blobs.items():
                     _add_blob(tar, depot.blobs, digest, size)
                     progress.advance(1, size)
                 for manifest_id in contents.manifests:
                     chunks = encode_manifest(load_manifest(depot, manifest_id))
                     _add(tar, f"manifests/{manifest_id}", b"".join(chunks))
-                for known in name_files:
-                    if known is not None:
-                        key = name_path(depot, known.name).stem
-                        _add(tar, f"names/{key}", msgspec.json.encode(known))
+                for known in known_names:
+                    key = name_path(depot, known.name).stem
+                    _add(tar, f"names/{key}", msgspec.json.encode(known))
                 for run in runs:
                     _add(tar, f"runs/{run.id}", msgspec.json.encode(run))
                 for record in records:

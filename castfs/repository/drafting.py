@@ -92,7 +92,7 @@ class Draft:
             finally:
                 os.close(directory)
         except Unreadable as exc:
-            raise SourceError(exc.reason) from exc
+            raise SourceError(f"{display(os.fsencode(source))}: {exc.reason}") from exc
         except OSError as exc:
             shown = display(os.fsencode(source))
             raise SourceError(f"cannot read {shown}: {exc.strerror}") from exc

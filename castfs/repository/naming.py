@@ -37,7 +37,10 @@ class Named:
 
 
 def is_file_name(word: str) -> bool:
-    return looks_like_path(word) or ("/" in word and os.path.lexists(word))
+    if looks_like_path(word):
+        return True
+    # A directory is no manifest file, and may well have given a snapshot its name.
+    return "/" in word and os.path.lexists(word) and not os.path.isdir(word)
 
 
 def describe_record(record: Record) -> str:

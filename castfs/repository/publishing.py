@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import socket
 import time
@@ -12,13 +13,20 @@ from typing import Any
 import msgspec
 
 from castfs.catalog import Change, NameFile, Note, changing
-from castfs.catalog.files import new_event, write_name, write_note
+from castfs.catalog.files import new_event, note_path, read_note, write_name, write_note
 from castfs.catalog.words import check_alias, check_name, check_text, show_word
-from castfs.errors import StoreError, UsageError
-from castfs.manifest import Manifest, content_id, encode_manifest, is_stored_whole
+from castfs.digest import Digest
+from castfs.errors import DamageError, StoreError, UsageError
+from castfs.manifest import (
+    Manifest,
+    content_id,
+    decode_stored,
+    encode_manifest,
+    is_stored_whole,
+)
 from castfs.paths import RelPath, unescape
-from castfs.store import Record, WriteSession
-from castfs.store.records import Reference, Skipped, format_time, new_record_id
+from castfs.store import Depot, Record, WriteSession
+from castfs.store.records import VERSION_MAX, Reference, Skipped, format_time, new_record_id
 
 #: Types that are the same wherever they lie: rules of git's have nothing to say about them.
 TAKEN_WHOLE = ("dataset", "model")
@@ -138,8 +146,12 @@ def publish(
     if details.name is not None:
         # Looked at before the manifest is written: mostly nothing has to be.
         with changing(depot) as change:
-            if same := _find_same(change, record, details):
-                return Published(record=same, new_manifest=False, unchanged=True)
+            same = _find_same(change, record, details)
+            if same and same.manifest != manifest.id:
+                if _is_readable(depot, same):
+                    return Published(record=same, new_manifest=False, unchanged=True)
+                # Nobody can read what it was, and its files are here: in a version of their own.
+                details = dataclasses.replace(details, new_version=True)
     is_sound = functools.partial(is_stored_whole, manifest)
     new = session.publish_manifest(manifest.id, encode_manifest(manifest), is_sound=is_sound)
     with changing(depot) as change:
@@ -151,6 +163,15 @@ def publish(
         session.publish_record(record)
         _set_aliases(change, record, details)
     return Published(record=record, new_manifest=new, unchanged=False)
+
+
+def _is_readable(depot: Depot, record: Record) -> bool:
+    try:
+        digest = Digest(record.manifest)
+        decode_stored(depot.read_manifest(digest), digest)
+    except DamageError:
+        return False
+    return True
 
 
 def _own_size(manifest: Manifest, references: Sequence[Reference]) -> int:
@@ -171,6 +192,12 @@ def _find_same(change: Change, record: Record, details: Details) -> Record | Non
         return None
     if latest.references != record.references:
         return None
+    if name and name.type is None and details.type is not None:
+        save_name(change, msgspec.structs.replace(name, type=details.type))
+    # One that cannot be read is not written over.
+    note = read_note(note_path(change.depot, latest.id))
+    if note is not None:
+        latest = msgspec.structs.replace(latest, tags=note.tags, metadata=note.metadata)
     tags = tuple(dict.fromkeys((*latest.tags, *details.tags)))
     metadata = {**latest.metadata, **details.metadata}
     if (tags, metadata) != (latest.tags, dict(latest.metadata)):
@@ -199,6 +226,10 @@ def _number(change: Change, record: Record, details: Details) -> Record:
     if version <= last and change.find_version(details.name, version, "all"):
         raise UsageError(
             f"there is a {show_word(details.name)}:v{version} already", hint="use another name"
+        )
+    if version > VERSION_MAX:
+        raise UsageError(
+            f"{show_word(details.name)} has had all numbers that there are", hint="use another name"
         )
     kind = known.type or details.type
     save_name(change, msgspec.structs.replace(known, type=kind, last_version=max(version, last)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from castfs.catalog import Catalog, Change, NameFile, Place, changing, reading
 from castfs.catalog.files import EventKind, new_event, remove_note
-from castfs.catalog.words import normalize_name, show_word
+from castfs.catalog.words import check_text, normalize_name, show_word
 from castfs.errors import BusyError, DamageError, NotFoundError, StoreError, UsageError
 from castfs.repository.naming import match_records, pick_record, version_word
 from castfs.repository.publishing import save_name
@@ -154,15 +154,21 @@ def read_expiring(depot: Depot, trash_age_seconds: float) -> dict[str, Record]:
     return found
 
 
-def forget_expired(depot: Depot, record_ids: Sequence[str], records: Sequence[Record]) -> None:
-    """What a collector has deleted from the trash; `records` are those of which is known more."""
-    if record_ids:
+def forget_expired(depot: Depot, known: Mapping[str, Record]) -> None:
+    """Of these a collector has deleted some from the trash, perhaps."""
+    left = {name.record_id for name in list_trash(depot)}
+    gone = [
+        record
+        for record_id, record in known.items()
+        if record_id not in left and not depot.record_path(record_id).exists()
+    ]
+    if gone:
         with changing(depot) as change:
-            change.touch(*record_ids)
-            _remember_numbers(change, records)
-            _tell_names(change, records, "delete")
-            for record_id in record_ids:
-                remove_note(depot, record_id)
+            change.touch(*(record.id for record in gone))
+            _remember_numbers(change, gone)
+            _tell_names(change, gone, "delete")
+            for record in gone:
+                remove_note(depot, record.id)
 
 
 def _spare_used(catalog: Catalog, group: Group) -> Group:
@@ -237,6 +243,7 @@ def _chosen(
     if not all_versions:
         return _unique(pick_record(catalog, word, place) for word in words)
     found: list[Record] = []
+    check_text(*words)
     for word in words:
         of_name = list(catalog.iter_records(place, name=normalize_name(word)))
         if not of_name:

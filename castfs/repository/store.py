@@ -385,10 +385,10 @@ class Store:
         options = options or GcOptions()
         # What is deleted says nothing any more.
         known = read_expiring(self._depot, options.trash_age_seconds)
-        result = collect(self._depot, options, progress=progress)
-        expired = [known[each] for each in result.expired if each in known]
-        forget_expired(self._depot, result.expired, expired)
-        return result
+        try:
+            return collect(self._depot, options, progress=progress)
+        finally:  # it may be interrupted after that
+            forget_expired(self._depot, known)
 
     def verify(
         self,

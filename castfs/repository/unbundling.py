@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -19,7 +20,7 @@ from castfs.catalog import Change, NameFile, Note, RunFile, changing
 from castfs.catalog.files import RUN_FILE, write_note, write_run
 from castfs.catalog.words import check_alias, check_name, show_word
 from castfs.digest import Digest
-from castfs.errors import CastfsError, DamageError, UsageError
+from castfs.errors import CastfsError, DamageError, NotFoundError, UsageError
 from castfs.manifest import Manifest, decode_stored, encode_manifest, is_stored_whole
 from castfs.paths import display
 from castfs.progress import SILENT, Progress
@@ -82,6 +83,8 @@ def import_bundle(depot: Depot, path: Path, *, progress: Progress = SILENT) -> U
     it is. DamageError for what is no whole bundle; UsageError where a version's number, or a name's
     type, is another one here."""
     shown = display(os.fsencode(path))
+    if not path.is_file():
+        raise NotFoundError(f"{shown} is no file", hint="name a file of `castfs export`")
     try:
         with (
             path.open("rb") as file,
@@ -108,7 +111,9 @@ class _Reader:
         self._progress = progress
         self._read = _Read()
         self._added = [0, 0]
-        self._blobs: set[str] = set()
+        #: Of those in the bundle: digest → size.
+        self._blobs: dict[str, int] = {}
+        self._count = 0
 
     def take(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         """One member. ValueError for what does not belong there."""
@@ -118,8 +123,11 @@ class _Reader:
             self._read.header = msgspec.json.decode(_bytes(tar, member), type=Header)
             self._progress.phase("importing")
             return
+        self._count += 1
         match = _MEMBER.fullmatch(member.name)
         kind, key = match.groups() if match else ("", "")
+        if member.issparse():
+            raise ValueError("a member has holes")  # its size would be anything
         if not (match and member.isreg()) or (kind in _HEX and not _HEX[kind].fullmatch(key)):
             raise ValueError(f"it has a member {show_word(member.name)}")
         if kind == "blobs":
@@ -151,14 +159,16 @@ class _Reader:
                 record: Record = decode(type=Record)
                 if record.id != key or record.manifest not in read.manifests:
                     raise ValueError(f"snapshot {key} is another one, or without its manifest")
-                if record.name is not None:
-                    check_name(record.name)
+                if record.name is None or record.version is None:
+                    raise ValueError(f"snapshot {key} is no version of a name")
+                check_name(record.name)
+                datetime.fromisoformat(record.created_at)
                 read.records.append(record)
 
     def _take_blob(self, tar: tarfile.TarFile, member: tarfile.TarInfo, digest: Digest) -> None:
         source = tar.extractfile(member)
         assert source is not None
-        self._blobs.add(digest)
+        self._blobs[digest] = member.size
         [there] = self._session.claim([(digest, member.size)])
         if there:
             return
@@ -179,11 +189,12 @@ class _Reader:
         read = self._read
         if read.header is None or not read.records:
             raise ValueError("it is empty")
+        if self._count != read.header.member_count:
+            raise ValueError(f"it has {self._count} of {read.header.member_count} members")
         for manifest in read.manifests.values():
-            wanted = {(f.digest, f.size_bytes) for f in manifest.tree.files.values()}
-            missing = [digest for digest, _ in wanted if digest not in self._blobs]
-            if missing:
-                raise ValueError(f"the content {missing[0]} is missing")
+            for file in manifest.tree.files.values():
+                if self._blobs.get(file.sha256) != file.size_bytes:
+                    raise ValueError(f"the content {file.sha256} is missing, or of another size")
         self._session.commit_blobs()
         for manifest in read.manifests.values():
             is_sound = functools.partial(is_stored_whole, manifest)
@@ -215,6 +226,9 @@ class _Reader:
 def _check(change: Change, read: _Read) -> list[Record]:
     """The records that are new here. UsageError for what contradicts what is."""
     added = []
+    versions = {(record.name, record.version) for record in read.records}
+    if len(versions) < len(read.records):
+        raise ValueError("it has one version twice")
     for record in read.records:
         if change.get(record.id) is not None:
             continue
@@ -226,6 +240,12 @@ def _check(change: Change, read: _Read) -> list[Record]:
                     hint="import into a new store (--store), and restore what you need from there",
                 )
             known = change.name(record.name)
+            if known and any(event.version == record.version for event in known.history):
+                raise UsageError(
+                    f"{show_word(record.name)}:v{record.version} was deleted in this store, "
+                    "and numbers are not given again",
+                    hint="import into a new store (--store)",
+                )
             if known and known.type and record.type and known.type != record.type:
                 raise UsageError(
                     f"{show_word(record.name)} is a {known.type} in this store, "
@@ -263,10 +283,12 @@ def _save_names(change: Change, read: _Read) -> list[str]:
     kept: list[str] = []
     for name in read.names:
         known = change.name(name.name) or NameFile(name=name.name)
-        aliases: Mapping[str, int] = {**name.aliases, **known.aliases}
+        there = {r.version for r in read.records if r.name == name.name}
+        brought = {a: v for a, v in name.aliases.items() if v in there}
+        aliases: Mapping[str, int] = {**brought, **known.aliases}
         kept += [
             f"{name.name}:{alias}"
-            for alias, version in name.aliases.items()
+            for alias, version in brought.items()
             if known.aliases.get(alias, version) != version
         ]
         events = {msgspec.json.encode(each): each for each in (*known.history, *name.history)}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from castfs.catalog import reading
-from castfs.catalog.words import check_name
+from castfs.catalog.words import check_name, check_text
 from castfs.errors import NotFoundError, SourceError, UsageError
 from castfs.ignore import IgnoreOptions
 from castfs.ingest import ScanOptions
@@ -154,8 +155,12 @@ class Artifact:
         """Something that is too large to be copied: where it is, how to know it again, its size in
         bytes."""
         check_metadata(metadata)
+        check_text(uri, *(() if checksum is None else (checksum,)))
         if not uri:
             raise UsageError("a reference needs a URI")
+        given: object = size
+        if given is not None and not (isinstance(given, int) and given >= 0):
+            raise UsageError(f"{size!r} is no size", hint="give bytes, a whole number")
         self._open().references.append(
             {"uri": uri, "checksum": checksum, "size": size, "name": name, "metadata": metadata}
         )
@@ -254,7 +259,16 @@ class Artifact:
             target = Path(tempfile.mkdtemp(prefix=f"castfs_{word}_v{self.version}_"))
         else:
             target = Path(target_dir)
-        snapshot.restore(target, if_exists="replace")
+        try:
+            snapshot.restore(target, if_exists="replace")
+        except BaseException:
+            if target_dir is None:
+                shutil.rmtree(target, ignore_errors=True)
+            raise
+        if target_dir is None:
+            target.chmod(0o700)
+        elif not (mode := target.stat().st_mode) & 0o200:
+            target.chmod(mode | 0o200)
         for path, entry in snapshot.iter_entries():
             # What is recorded without may have been read-only for a reason that is gone here.
             mode = getattr(entry, "mode", 0o200)
@@ -263,22 +277,27 @@ class Artifact:
                 place.chmod(place.stat().st_mode | 0o200)
         return target
 
-    @contextmanager
+    @contextlib.contextmanager
     def mount(self, mountpoint: str | os.PathLike[str] | None = None) -> Iterator[Path]:
         """Its files as a read-only directory, at `mountpoint` or a temporary one, until the block
         ends. MountError."""
         from castfs.mount import start_mount, unmount
         from castfs.repository.mounting import mount_request
 
-        with tempfile.TemporaryDirectory(prefix="castfs_") as temporary:
-            place = Path(mountpoint) if mountpoint is not None else Path(temporary)
-            status: MountStatus = start_mount(
-                mount_request(self.snapshot, place, label=self.full_name)
-            )
-            try:
-                yield status.mountpoint
-            finally:
-                unmount(status.mountpoint)
+        place = (
+            Path(mountpoint) if mountpoint is not None else Path(tempfile.mkdtemp("", "castfs_"))
+        )
+        status: MountStatus | None = None
+        try:
+            status = start_mount(mount_request(self.snapshot, place, label=self.full_name))
+            yield status.mountpoint
+        finally:
+            if status is not None:
+                # Whoever still has a file open may go on reading it.
+                unmount(status.mountpoint, lazy=mountpoint is None)
+            if mountpoint is None:
+                with contextlib.suppress(OSError):
+                    place.rmdir()
 
     def get_file_path(self, path: str) -> Path:
         """Where the content of one file lies in the store: read-only, and without its name.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import msgspec
 
@@ -59,6 +59,7 @@ class Run:
         self._guard = threading.Lock()
         self._scanners: dict[str, OutputScanner] = {}
         self._watcher: OutputWatcher | None = None
+        self._pid = os.getpid()
         self._file()
 
     def __repr__(self) -> str:
@@ -73,7 +74,10 @@ class Run:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.finish("finished" if kind is None else "failed")
+        if os.getpid() != self._pid:
+            return  # a child that was forked in between: the run goes on without it
+        is_well = exc is None or (isinstance(exc, SystemExit) and exc.code in (None, 0))
+        self.finish("finished" if is_well else "failed")
 
     def _file(self) -> RunFile:
         with reading(self._depot) as catalog:
@@ -113,7 +117,11 @@ class Run:
 
     def finish(self, status: RunStatus = "finished") -> None:
         """It is over. Outputs that are watched are looked at a last time. Nothing the second
-        time."""
+        time. UsageError for a status that there is not."""
+        if status not in get_args(RunStatus):
+            raise UsageError(
+                f"a run cannot be {status!r}", hint=f"one of {', '.join(get_args(RunStatus))}"
+            )
         self.stop_outputs_watch()
         active.remove(self)
         with self._changing() as (change, run):
@@ -184,9 +192,9 @@ class Run:
         """
         options = ScanOptions(
             ignore=IgnoreOptions(
-                include=tuple(include),
-                exclude=tuple(exclude),
-                ignore_files=tuple(map(Path, ignore_files)),
+                include=_several(include),
+                exclude=_several(exclude),
+                ignore_files=tuple(map(Path, _several(ignore_files))),
             ),
             max_bytes=max_bytes,
             max_files=max_files,
@@ -242,7 +250,7 @@ class Run:
                 tags=artifact.tags,
                 metadata=artifact.metadata,
                 message=artifact.description or None,
-                aliases=aliases,
+                aliases=_several(aliases),
                 run=self.id,
             ),
         )
@@ -362,7 +370,7 @@ class Run:
         name = f"{as_name(self.path)}/config"
         with Draft(self._depot, f"run {self.id}") as draft:
             draft.add_bytes(b"config.json", text.encode())
-            for path in map(Path, config_files):
+            for path in map(Path, _several(config_files)):
                 draft.add_file(b"files/" + os.fsencode(path.name), path)
             details = Details(name=name, type="config", run=self.id)
             record = draft.commit(details, source=f"run {self.id}").record
@@ -429,7 +437,7 @@ class Run:
         dirs: list[AnyPath] = (
             [output_dirs] if isinstance(output_dirs, (str, os.PathLike)) else list(output_dirs)
         )
-        given = tuple(patterns or ())
+        given = _several(patterns or ())
         key = repr(
             (
                 os.path.abspath(root),
@@ -455,3 +463,8 @@ class Run:
         return take_output(
             self._depot, f"{as_name(self.path)}/outputs", output, run_id=self.id
         ).record.id
+
+
+def _several(given: Any) -> tuple[Any, ...]:
+    """One that stands for itself is no sequence of letters."""
+    return (given,) if isinstance(given, (str, os.PathLike)) else tuple(given)

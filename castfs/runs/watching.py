@@ -11,6 +11,7 @@ from pathlib import Path
 from castfs import atomic
 from castfs.catalog.words import check_name
 from castfs.repository.store import Store
+from castfs.repository.taking import keep_out
 from castfs.runs.keeping import as_name, take_output
 from castfs.runs.opening import find_run
 from castfs.runs.outputs import Output, OutputScanner, ScanReport, Taken
@@ -34,10 +35,11 @@ class DirectoryWatch:
         min_age_sec: float = 1.0,
     ) -> None:
         """The namespace is `name`, that of the run, or the directory's own name. NotFoundError for
-        a run that there is not; UsageError."""
+        a run that there is not; SourceError for a directory in the store; UsageError."""
         self._store = store
         self._run_id = run_id
         place = Path(os.path.realpath(directory))
+        keep_out(store.depot, place)
         if run_id is not None:
             run = find_run(run_id, store=store)
             self._namespace = f"{as_name(run.path)}/outputs"

@@ -46,6 +46,13 @@ def try_flock(fd: int, operation: int) -> bool:
     return True
 
 
+def _let_go(fd: int) -> None:
+    """Said, and not left to the close: a child that was forked meanwhile has it open, too."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
 class StoreLocks:
     """The lock files of one store. Safe to use from several threads: each acquisition opens its own
     descriptors, because flock belongs to the open file."""
@@ -75,10 +82,10 @@ class StoreLocks:
         with contextlib.ExitStack() as stack:
             try:
                 gate_fd = open_lock(self.gate)
-                stack.callback(os.close, gate_fd)
+                stack.callback(_let_go, gate_fd)
                 fcntl.flock(gate_fd, operation)
                 store_fd = open_lock(self.store)
-                stack.callback(os.close, store_fd)
+                stack.callback(_let_go, store_fd)
                 if operation == fcntl.LOCK_SH:
                     fcntl.flock(store_fd, operation)
                     fcntl.flock(gate_fd, fcntl.LOCK_UN)

@@ -10,9 +10,14 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from castfs.errors import DamageError
+from castfs.errors import DamageError, UsageError
 
 FORMAT = "castfs-snapshot"
+
+
+#: As many digits as a word like `NAME:v3` may have.
+VERSION_MAX = 10**15 - 1
+VersionNumber = Annotated[int, msgspec.Meta(ge=1, le=VERSION_MAX)]
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -49,7 +54,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     file_count: Annotated[int, msgspec.Meta(ge=0)]
     total_size_bytes: Annotated[int, msgspec.Meta(ge=0)]
     name: str | None = None
-    version: int | None = None
+    version: VersionNumber | None = None
     type: str | None = None
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
@@ -74,7 +79,13 @@ def format_time(seconds: float) -> str:
 
 
 def encode_record(record: Record) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+    """UsageError for what `decode_record` would not read again."""
+    try:
+        raw = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+        _decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeEncodeError, TypeError) as exc:
+        raise UsageError(f"this cannot be recorded: {exc}", hint="give what JSON can hold") from exc
+    return raw
 
 
 def decode_record(raw: bytes, *, record_id: str, where: str) -> Record:

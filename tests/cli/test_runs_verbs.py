@@ -138,6 +138,7 @@ def test_watch_once(castfs: Run, store: Store, tmp_path: Path) -> None:
     castfs("watch", tmp_path / "nothing", code=1)
     castfs("watch", outputs, "--name", "a", "--run", "b", code=2)
     castfs("watch", outputs, "--run", "nothing", "--once", code=4)
+    castfs("watch", store.path / "snapshots", "--once", code=1)
 
 
 def test_watch_for_a_run(castfs: Run, store: Store, tmp_path: Path) -> None:
@@ -189,6 +190,12 @@ def test_a_watch_that_is_killed_goes_on(castfs: Run, store: Store, tmp_path: Pat
 
 
 # In and out -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", [("rm", "--all-versions"), ("lineage",), ("runs", "show")])
+def test_words_that_are_no_text(castfs: Run, store: Store, verb: tuple[str, ...]) -> None:
+    result = castfs(*verb, "\udcff", code=4 if verb == ("lineage",) else 2)
+    assert "Traceback" not in result.err
 
 
 def test_a_bundle(castfs: Run, trained: str, tmp_path: Path) -> None:

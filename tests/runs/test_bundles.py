@@ -230,6 +230,25 @@ def flipped(kind: str) -> Callable[[Members], Members]:
     ]
 
 
+def twice(members: Members) -> Members:
+    return [*members, members[-1]]
+
+
+def another_id(members: Members) -> Members:
+    """Two records of one version."""
+    _, data = members[-1]
+    copy = tarfile.TarInfo("snapshots/" + "f" * 24)
+    return [*members, (copy, json.dumps(json.loads(data) | {"id": "f" * 24}).encode())]
+
+
+def other_size(members: Members) -> Members:
+    """Of a content, in the tree."""
+    return [
+        (m, data.replace(b'"size_bytes":7', b'"size_bytes":9') if "manifests" in m.name else data)
+        for m, data in members
+    ]
+
+
 def linked(members: Members) -> Members:
     link = tarfile.TarInfo("blobs/" + "0" * 64)
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -246,7 +265,12 @@ def linked(members: Members) -> Members:
         change("snapshots", id="../x"), change("snapshots", manifest="0" * 64),
         change("snapshots", name="../x"), change("snapshots", version="x"),
         change("names", name="0123456789"), change("names", aliases={"latest": 1}),
-        change("names", last_version=-1), change("runs", id="../x"), change("runs", status="odd"),
+        twice, another_id, other_size, lambda members: members[:-1],
+        change("snapshots", version=2**70), change("snapshots", version=-3),
+        change("snapshots", version=None), change("snapshots", name=None),
+        change("snapshots", created_at="x"), change("names", last_version=2**53),
+        change("names", aliases={"a": 2**70}), change("names", last_version=-1),
+        change("runs", id="../x"), change("runs", status="odd"),
     ],
 )  # fmt: skip
 def test_hostile(

@@ -8,15 +8,18 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 import castfs
 from castfs import Artifact, Run, Store
 from castfs.catalog import reading
-from castfs.errors import LimitError, NotFoundError, SourceError, UsageError
+from castfs.errors import BlobError, LimitError, NotFoundError, SourceError, UsageError
+from castfs.paths import RelPath
 from tests.store.processes import ROOT, python_environment
 
 
@@ -364,6 +367,7 @@ def test_ten_processes_log_versions_of_one_artifact(store: Store, tmp_path: Path
 
 _KILLED = """
 import sys
+import tempfile
 from pathlib import Path
 import castfs
 place = Path(sys.argv[1])
@@ -397,3 +401,87 @@ def test_a_killed_process_leaves_no_half_version(store: Store, tmp_path: Path) -
     with castfs.init(store=store) as run:
         (tmp_path / "file").write_text("last")
         assert run.log_artifact(Artifact("a").add_file(tmp_path / "file")) > versions[0]
+
+
+# What a review found ----------------------------------------------------------------------------
+
+
+def test_nothing_is_written_that_cannot_be_read_again(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with castfs.init(store=store) as run:
+        for size in (-1, 1.5, "5"):
+            with pytest.raises(UsageError):
+                Artifact("a").add_reference("s3://x", size=size)  # type: ignore[arg-type]
+        with pytest.raises(UsageError):
+            Artifact("a").add_reference("s3://x", checksum=5)  # type: ignore[arg-type]
+        with pytest.raises(UsageError):
+            run.finish("success")  # type: ignore[arg-type]
+        with pytest.raises(UsageError):
+            castfs.init(project=5, store=store)  # type: ignore[arg-type]
+    with reading(store.depot) as catalog:
+        assert catalog.damages() == []
+        assert [each.id for each in catalog.iter_runs()] == [run.id]
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, "finished"), (None, "finished"), (3, "failed")])
+def test_a_program_that_exits(store: Store, code: int | None, status: str) -> None:
+    with pytest.raises(SystemExit), castfs.init(store=store) as run:
+        sys.exit(code)
+    assert run.status == status
+
+
+def test_a_child_that_leaves_the_block(store: Store) -> None:
+    with castfs.init(store=store) as run:
+        pid = os.fork()
+        if pid == 0:
+            run.__exit__(None, None, None)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert run.status == "running"
+
+
+def test_a_word_is_no_sequence_of_letters(run: Run, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text("x")
+    run.log_artifact(Artifact("a").add_file(tmp_path / "file.txt"), aliases="prod")
+    assert store.aliases("a").aliases == {"prod": 1}
+    run.log_config(config_files=tmp_path / "file.txt")  # type: ignore[arg-type]
+    for _ in range(3):
+        assert run.scan_outputs_once(tmp_path, "*.pt", min_age_sec=0).taken == ()
+
+
+def test_a_copy_is_ones_own(run: Run, store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_text("x")
+    source.chmod(0o555)
+    artifact = Artifact("a", "dataset").add_dir(source)
+    run.log_artifact(artifact)
+    assert artifact.download().stat().st_mode & 0o777 == 0o700
+    assert artifact.download(tmp_path / "there").stat().st_mode & 0o200
+    blob = run.get_blob_path(store.resolve("a").manifest.tree.files[RelPath(b"file")].sha256)
+    blob.chmod(0o644)
+    blob.write_text("y")
+    before = set(Path(tempfile.gettempdir()).glob("castfs_*"))
+    with pytest.raises(BlobError):
+        artifact.download()
+    assert set(Path(tempfile.gettempdir()).glob("castfs_*")) <= before
+
+
+@pytest.mark.mounted
+@pytest.mark.needs_root
+def test_a_mount_with_an_open_file(run: Run, data: Path) -> None:
+    run.log_artifact(Artifact("data", "dataset").add_dir(data))
+    artifact = run.use_artifact("data:v1")
+
+    def open_and_fail() -> tuple[Path, TextIO]:
+        try:
+            with artifact.mount() as place:
+                file = (place / "a.csv").open()
+                raise KeyError("mine")
+        except KeyError:
+            return place, file
+
+    place, file = open_and_fail()
+    assert not os.path.ismount(place)
+    assert file.read() == "1,2\n"
+    file.close()
