@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -18,7 +19,7 @@ from castfs.store import Depot
 
 _NO_NAME = re.compile(r"[^\w.+/-]+")
 #: Bytes of a name that are left for what stands before or behind.
-_PART_BYTES_MAX = 120
+_PART_BYTES_MAX = 115
 
 
 def take_output(
@@ -32,12 +33,20 @@ def take_output(
         else:
             draft.add_file(os.fsencode(output.path.name), output.path)
         details = Details(
-            name=f"{namespace}/{as_name(output.key)}",
+            name=f"{namespace}/{_own_name(output.key)}",
             type="output",
             run=run_id,
             metadata={"mode": output.mode},
         )
         return draft.commit(details, source=escape(os.fsencode(output.path.absolute())))
+
+
+def _own_name(key: str) -> str:
+    """No two outputs share one: what a name cannot hold is told apart by a digest."""
+    name, plain = as_name(key), key.strip("/")
+    if name in (plain, f"{plain}_"):
+        return name
+    return f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def as_name(text: str) -> str:

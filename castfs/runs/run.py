@@ -159,7 +159,8 @@ class Run:
         """Add to what is said of the run as a whole, `summary.json`; returns all of it."""
         check_metadata(data or {})
         path = self.run_dir / "summary.json"
-        with self._guard:
+        # Other processes may use the same run.
+        with self._guard, self._changing():
             try:
                 known: dict[str, Any] = json.loads(path.read_bytes())
             except FileNotFoundError:

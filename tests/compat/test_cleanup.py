@@ -64,6 +64,17 @@ def test_counts(storage: Path, blobs: Path, runs: tuple[Path, Path], dry_run: bo
     assert not (storage / "archive/outputs/rolling" / ONE).exists()
 
 
+def test_rolling_outputs_of_a_run_with_a_similar_id_stay(storage: Path, blobs: Path) -> None:
+    """Their directory's name is made of the id, and two ids can make the same."""
+    for run_id in ("run 1", "run_1"):
+        older.write_files(storage / "runs/x" / run_id, {"assets.json": b"{}", "meta.json": b"{}"})
+    rolling = storage / "archive/outputs/rolling/run_1"
+    older.write_files(rolling, {"x_last.pth": b"12345"})
+    result = rn.delete_run_completely("run 1", storage)
+    assert (result["success"], result["outputs_deleted"]) == (True, 0)
+    assert os.listdir(rolling) == ["x_last.pth"]
+
+
 def test_shared_blobs_are_restored_by_their_package(
     storage: Path,
     blobs: Path,

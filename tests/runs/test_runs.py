@@ -485,3 +485,34 @@ def test_a_mount_with_an_open_file(run: Run, data: Path) -> None:
     assert not os.path.ismount(place)
     assert file.read() == "1,2\n"
     file.close()
+
+
+def _say(place: str, run_id: str, number: int) -> None:
+    run = castfs.find_run(run_id, store=place)
+    for each in range(10):
+        run.summary({f"{number} {each}": 1})
+
+
+def test_a_summary_by_several_processes(run: Run, store: Store) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_say, args=(str(store.path), run.id, number)) for number in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert len(run.summary()) == 40
+
+
+def test_no_two_outputs_share_a_name(run: Run, store: Store, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    odd = ["a b.pt", "a?b.pt", "a_b.pt", "a:b.pt", "x" * 120 + "1.pt", "y" + "x" * 119 + "1.pt"]
+    for number, name in enumerate(odd):
+        (outputs / name).write_text(str(number))
+    for _ in range(2):
+        run.scan_outputs_once(outputs, ["*.pt"], min_age_sec=0, root=outputs)
+    names = [record.name for record in store.iter_snapshots(type="output")]
+    assert len(set(names)) == len(names) == len(odd)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from castfs import atomic
-from castfs.compat.runicorn.assets.layout import ASSETS, Asset, RunDir
+from castfs.compat.runicorn.assets.layout import ASSETS, Asset, RunDir, iter_run_dirs
 from castfs.compat.runicorn.assets.liveness import (
     Needs,
     find_needs,
@@ -63,6 +63,10 @@ def make_plan(run: RunDir, root: Path, *, grace_seconds: float) -> Plan:
         plan.blobs = _find_old(blob_root, candidates - needs.digests, since, grace_seconds)
     rolling = archive_root / "outputs" / "rolling"
     names = {run.run_id, _safe_leaf(run.run_id)}
+    # Two ids may be one word to a filesystem: what may be another run's stays.
+    for other in iter_run_dirs(root):
+        if other.run_id != run.run_id:
+            names -= {other.run_id, _safe_leaf(other.run_id)}
     plan.outputs = [path for name in sorted(names) if (path := rolling / name).is_dir()]
     return plan
 
