@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import resource
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -167,6 +168,8 @@ class _Pins:
 
     def __enter__(self) -> None:
         with self._stack:
+            # A pin of a reader that may not write has two descriptors.
+            self._stack.enter_context(_descriptors(2 * len(self._records) + 200))
             for manifest_id, record in self._records.items():
                 pin = pin_manifest(self._depot, manifest_id, purpose="export", record_id=record.id)
                 self._stack.enter_context(pin)
@@ -174,6 +177,20 @@ class _Pins:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+
+@contextlib.contextmanager
+def _descriptors(count: int) -> Iterator[None]:
+    """So many may be open, if the system allows it: most allow more than programs start with."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = before
+    if soft != resource.RLIM_INFINITY and soft < count:
+        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

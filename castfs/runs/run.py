@@ -148,7 +148,10 @@ class Run:
         line = {"at": format_time(time.time()), "step": step, "data": data}
         text = msgspec.json.encode(line) + b"\n"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        fd = os.open(self.run_dir / "log.jsonl", flags, self._depot.file_mode)
+        try:
+            fd = os.open(self.run_dir / "log.jsonl", flags, self._depot.file_mode)
+        except FileNotFoundError as exc:
+            raise NotFoundError(f"run {self.id} was removed", hint="see `castfs runs`") from exc
         try:
             # One write: lines of several processes never mix.
             os.write(fd, text)
@@ -222,6 +225,7 @@ class Run:
     def store_blob(self, file_path: str | os.PathLike[str]) -> str:
         """Keep the content of one file as long as the run. Returns its SHA-256, 64 hex digits."""
         source = Path(file_path)
+        self._file()
         with Draft(self._depot, f"run {self.id}") as draft:
             file = draft.add_file(os.fsencode(source.name), source)
             details = Details(type="blob", run=self.id, message="blob")
@@ -259,6 +263,7 @@ class Run:
         return published.record.version
 
     def _log(self, artifact: Artifact, details: Details) -> Published:
+        self._file()  # NotFoundError: what a removed run makes nobody could remove with it
         with Draft(self._depot, f"run {self.id}", keeps_first=True) as draft:
             artifact.fill(draft)
             if draft.repeated:
@@ -367,7 +372,12 @@ class Run:
         argparse), more of the kind, and files. A version of `<path of the run>/config`."""
         given = dict(args) if isinstance(args, Mapping) else vars(args) if args is not None else {}
         said = {"args": given, "extra": dict(extra or {})}
-        text = json.dumps(said, indent=2, sort_keys=True, default=str) + "\n"
+        try:
+            text = json.dumps(said, indent=2, sort_keys=True, default=str, allow_nan=False) + "\n"
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise UsageError(
+                f"the configuration cannot be recorded: {exc}", hint="give what JSON can hold"
+            ) from exc
         name = f"{as_name(self.path)}/config"
         with Draft(self._depot, f"run {self.id}") as draft:
             draft.add_bytes(b"config.json", text.encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -110,6 +111,22 @@ def test_contents_of_all_sizes(here: Store, tmp_path: Path) -> None:
     import_bundle(here.depot, tmp_path / "x.castfs")
     here.resolve("sizes").restore(tmp_path / "back")
     assert subprocess.run(["diff", "-r", tree, tmp_path / "back"], check=False).returncode == 0
+
+
+def test_more_versions_than_descriptors(here: Store, tmp_path: Path) -> None:
+    there = castfs.open(tmp_path / "there", create=True)
+    (tmp_path / "tree").mkdir()
+    for number in range(80):
+        (tmp_path / "tree" / "file").write_text(str(number))
+        there.ingest(tmp_path / "tree", name="many")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
+    try:
+        export_bundle(there.depot, ["many"], tmp_path / "x.castfs")
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 64
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(import_bundle(here.depot, tmp_path / "x.castfs").added_versions) == 80
 
 
 def test_numbers_go_on(there: Store, here: Store, tmp_path: Path) -> None:

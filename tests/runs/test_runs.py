@@ -20,6 +20,7 @@ from castfs import Artifact, Run, Store
 from castfs.catalog import reading
 from castfs.errors import BlobError, LimitError, NotFoundError, SourceError, UsageError
 from castfs.paths import RelPath
+from castfs.runs.removing import remove_run
 from tests.store.processes import ROOT, python_environment
 
 
@@ -516,3 +517,26 @@ def test_no_two_outputs_share_a_name(run: Run, store: Store, tmp_path: Path) -> 
         run.scan_outputs_once(outputs, ["*.pt"], min_age_sec=0, root=outputs)
     names = [record.name for record in store.iter_snapshots(type="output")]
     assert len(set(names)) == len(names) == len(odd)
+
+
+def test_a_run_that_was_removed(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    run = castfs.init(store=store)
+    remove_run(store.depot, run.id)
+    with pytest.raises(NotFoundError):
+        run.log({"a": 1})
+    with pytest.raises(NotFoundError):
+        run.summary({"a": 1})
+    with pytest.raises(NotFoundError):
+        run.store_blob(tmp_path / "file")
+    with pytest.raises(NotFoundError):
+        run.log_artifact(Artifact("a").add_file(tmp_path / "file"))
+    assert list(store.iter_snapshots()) == []
+
+
+def test_configurations_that_cannot_be(run: Run) -> None:
+    circular: dict[str, object] = {}
+    circular["a"] = circular
+    for args in ({1: 3, "a": 4}, {(1, 2): 3}, {"a": float("nan")}, circular):
+        with pytest.raises(UsageError):
+            run.log_config(args)
