@@ -49,6 +49,7 @@ def test_a_backup_that_is_put_back(store: castfs.Store, tree: Path, tmp_path: Pa
     assert take(store, tree, "3") == 3
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_that_was_forked_meanwhile(store: castfs.Store, tree: Path) -> None:
     """It has the lock's descriptor, and no part in what it is for."""
     inside, leave = threading.Event(), threading.Event()

@@ -431,6 +431,7 @@ def test_a_program_that_exits(store: Store, code: int | None, status: str) -> No
     assert run.status == status
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_that_leaves_the_block(store: Store) -> None:
     with castfs.init(store=store) as run:
         pid = os.fork()
