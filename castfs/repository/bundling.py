@@ -19,7 +19,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 
 import msgspec
 
@@ -199,7 +199,8 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 def _add_blob(tar: tarfile.TarFile, blobs: BlobDir, digest: Digest, size: int) -> None:
     pieces = iter_blob(blobs, digest.encode(), digest, size)
-    tar.addfile(_member(f"blobs/{digest}", size), _Pieces(pieces))  # type: ignore[arg-type]
+    # All that tarfile asks of it is `read`.
+    tar.addfile(_member(f"blobs/{digest}", size), cast("BinaryIO", _Pieces(pieces)))
     # Of a large one it is known only after the last piece whether it is what its name says.
     assert not any(map(len, pieces))
 

@@ -67,9 +67,9 @@ class OutputScanner:
         self.clock = clock
         self.patterns = Patterns(tuple(patterns or ()) or DEFAULT_PATTERNS)
         self._root = os.path.abspath(os.fsencode(root))
-        single = isinstance(output_dirs, (str, os.PathLike))
-        given: Iterable[AnyPath] = [output_dirs] if single else output_dirs  # type: ignore[list-item,assignment]
-        self._dirs = [self._resolve(each) for each in given]
+        if isinstance(output_dirs, (str, os.PathLike)):
+            output_dirs = [output_dirs]
+        self._dirs = [self._resolve(each) for each in output_dirs]
         self._keep_out = tuple(keep_out)
         self._state_path = Path(os.path.realpath(state_file))
         self._state = StateFile(self._state_path)

@@ -101,7 +101,7 @@ class _Worker(threading.Thread):
             report = self._scanner.scan_once(last=last, should_stop=self._given_up.is_set)
         except (CastfsError, OSError) as exc:
             self._say({"": f"cannot scan the outputs: {exc}"})
-        except Exception:
+        except Exception:  # the next scan may go well, and nobody else would hear of this one
             log.exception("cannot scan the outputs")
         else:
             self._say(

@@ -109,7 +109,8 @@ def find_needs(
             needs.digests |= digests_in(run.path)
             for asset in read_run(run):
                 needs.assets.add(asset.identity)
-                needs.fingerprints.update({asset.fingerprint} - {None})  # type: ignore[arg-type]
+                if asset.fingerprint is not None:
+                    needs.fingerprints.add(asset.fingerprint)
                 if (path := locate_manifest(archive_root, asset)) is not None:
                     needs.manifests.add(path)
     except OSError as exc:

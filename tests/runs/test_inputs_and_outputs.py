@@ -1,0 +1,99 @@
+"""What a run takes in as its input, and what of its output is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import castfs
+from castfs import Run, Store
+from castfs.catalog import reading
+from castfs.errors import LimitError, SourceError, UsageError
+from tests.runs.conftest import names_of
+
+
+def test_inputs(run: Run, store: Store, data: Path) -> None:
+    saved = run.log_dataset("digits", data, save=True, description="all of them")
+    assert {file.path for file in saved.get_manifest().files} == {
+        ".gitignore", "a.csv", "sub/b.log",
+    }  # fmt: skip
+    remote = run.log_dataset("imagenet", "s3://bucket/imagenet", context="val")
+    [reference] = remote.get_references()
+    assert (reference.uri, remote.get_metadata().metadata) == (
+        "s3://bucket/imagenet", {"context": "val"},
+    )  # fmt: skip
+    local = run.log_dataset("by place", data)
+    [reference] = local.get_references()
+    assert (reference.uri, reference.size) == (data.as_uri(), 4 + 6 + 6)
+    model = run.log_pretrained("bert", "bert-base-uncased")
+    assert (model.type, model.metadata) == ("model", {"source_type": "remote"})
+    config = run.log_config({"lr": 0.1}, {"note": "x"}, [data / "a.csv"])
+    assert config.name == "vision/resnet/config"
+    assert json.loads(config.get_file_path("config.json").read_bytes()) == {
+        "args": {"lr": 0.1}, "extra": {"note": "x"},
+    }  # fmt: skip
+    with reading(store.depot) as catalog:
+        known = catalog.run(run.id)
+    assert known is not None
+    assert [use.name for use in known.uses] == [
+        "digits", "imagenet", "by place", "bert", "vision/resnet/config",
+    ]  # fmt: skip
+
+
+def test_inputs_that_are_too_large(run: Run, store: Store, data: Path) -> None:
+    with pytest.raises(LimitError):
+        run.log_dataset("digits", data, save=True, max_archive_files=2)
+    with pytest.raises(LimitError):
+        run.log_dataset("digits", data, save=True, max_archive_bytes=10)
+    with pytest.raises(SourceError):
+        run.log_dataset("digits", data / "nothing", save=True)
+    assert names_of(store) == []
+    run.log_dataset("digits", data, force_save=True, max_archive_bytes=10)
+    assert names_of(store) == ["digits:v1"]
+
+
+def test_configurations_that_cannot_be(run: Run) -> None:
+    circular: dict[str, object] = {}
+    circular["a"] = circular
+    for args in ({1: 3, "a": 4}, {(1, 2): 3}, {"a": float("nan")}, circular):
+        with pytest.raises(UsageError):
+            run.log_config(args)
+
+
+def test_outputs_become_versions(run: Run, store: Store, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    (outputs / "deep").mkdir(parents=True)
+    (outputs / "deep" / "last.pt").write_bytes(b"1")
+    (outputs / "notes.md").write_bytes(b"no")
+
+    def scan() -> int:
+        return len(run.scan_outputs_once(outputs, min_age_sec=0, root=tmp_path).taken)
+
+    assert [scan(), scan(), scan()] == [0, 1, 0]
+    (outputs / "deep" / "last.pt").write_bytes(b"22")
+    assert [scan(), scan()] == [0, 1]
+    name = "vision/resnet/outputs/outputs/deep/last.pt"
+    assert names_of(store) == [f"{name}:v1", f"{name}:v2"]
+    assert run.use_artifact(f"{name}:v1").get_file_path("last.pt").read_bytes() == b"1"
+
+
+def test_no_two_outputs_share_a_name(run: Run, store: Store, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    odd = ["a b.pt", "a?b.pt", "a_b.pt", "a:b.pt", "x" * 120 + "1.pt", "y" + "x" * 119 + "1.pt"]
+    for number, name in enumerate(odd):
+        (outputs / name).write_text(str(number))
+    for _ in range(2):
+        run.scan_outputs_once(outputs, ["*.pt"], min_age_sec=0, root=outputs)
+    names = [record.name for record in store.iter_snapshots(type="output")]
+    assert len(set(names)) == len(names) == len(odd)
+
+
+def test_watching_ends_with_the_run(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir()
+    with castfs.init("p", store=store) as run:
+        run.watch_outputs("outputs", interval_sec=3600, root=tmp_path, min_age_sec=0)
+        (tmp_path / "outputs" / "a.ckpt").write_bytes(b"x")
+    assert names_of(store) == ["p/outputs/outputs/a.ckpt:v1"]
