@@ -3,8 +3,9 @@
 The truth is in small files (`files`); `catalog.db` is an index over them and over the records.
 """
 
-from castfs.catalog.catalog import Catalog, Change, Place, changing, reading, rebuild
+from castfs.catalog.catalog import Change, changing, reading, rebuild
 from castfs.catalog.files import Event, NameFile, Note, RunFile, Use
+from castfs.catalog.questions import Catalog, Place
 
 __all__ = [
     "Catalog",

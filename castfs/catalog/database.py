@@ -6,11 +6,11 @@ files do not say.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
+import secrets
 import sqlite3
 import urllib.parse
-from pathlib import Path
 
 from castfs import atomic
 from castfs.store import Depot
@@ -71,7 +71,7 @@ def connect(depot: Depot) -> sqlite3.Connection:
     """The store's own database, made if there is none. sqlite3.Error, OSError."""
     path = depot.path / FILE_NAME
     if not path.exists():
-        _make_empty(depot, path)
+        make_shared_file(depot, FILE_NAME)
     connection = sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
@@ -111,15 +111,29 @@ def connect_memory(depot: Depot) -> sqlite3.Connection:
     return connection
 
 
-def _make_empty(depot: Depot, path: Path) -> None:
-    """With the mode and owner of the store's files: SQLite gives its others the same."""
-    with contextlib.suppress(FileExistsError):
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            os.fchmod(fd, 0o660 if depot.marker.group else 0o600)
-            atomic.give_to_owner_of(depot.path, fd)
-        finally:
-            os.close(fd)
+def make_shared_file(depot: Depot, name: str) -> None:
+    """An empty file with the mode and owner of the store's (SQLite gives those beside it the same),
+    unless it is there. It appears with both: if its maker were killed between, nobody else of a
+    group could mend it."""
+    mode = 0o660 if depot.marker.group else 0o600
+    temp = depot.staging_dir / f"tmp-{secrets.token_hex(8)}"
+    # No power cut can take anything from it.
+    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(fd, mode)
+        atomic.give_to_owner_of(depot.path, fd)
+        (depot.path / name).hardlink_to(temp)
+    except FileExistsError:
+        pass
+    except OSError as exc:
+        if exc.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        # FAT and some network filesystems have no links.
+        if not (depot.path / name).exists():
+            temp.replace(depot.path / name)
+    finally:
+        os.close(fd)
+        temp.unlink(missing_ok=True)
 
 
 def _prepare(connection: sqlite3.Connection, depot: Depot) -> None:

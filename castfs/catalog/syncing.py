@@ -12,9 +12,9 @@ import os
 import re
 import sqlite3
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -39,6 +39,9 @@ from castfs.store.records import Record
 from castfs.store.trash import TrashName, list_trash, parse_trash_name, read_trashed
 from castfs.syscalls import is_read_only_medium
 
+#: The directories of what the database knows, in a store.
+Place = Literal["snapshots", "trash", "names", "notes", "runs"]
+PLACES: tuple[Place, ...] = get_args(Place)
 #: So many records are looked at one by one each time (1 µs each): of more, those that somebody has
 #: damaged or changed in place are found by `castfs verify` alone.
 _LOOKED_AT = 1000
@@ -80,19 +83,37 @@ def _list_records(depot: Depot) -> set[str]:
     return set(map(str, found))
 
 
-def mark_fresh(connection: sqlite3.Connection, depot: Depot) -> None:
-    set_state(connection, "seen", signature(depot))
+def mark_fresh(
+    connection: sqlite3.Connection, depot: Depot, changed: Collection[Place] = PLACES
+) -> None:
+    """It says what the files say, after a change in these directories. What others changed in the
+    rest meanwhile is left for whoever looks next."""
+    before = str(get_state(connection, "seen")).split(" ")
+    now = signature(depot).split(" ")
+    seen = [
+        new if place in changed else old
+        for place, old, new in zip(PLACES, before, now, strict=True)
+    ]
+    # The collector takes away what has expired, and asks nobody.
+    if "trash" in changed and not _is_trash_known(connection, depot):
+        return
+    set_state(connection, "seen", " ".join(seen))
     set_state(connection, "dirty", 0)
+
+
+def _is_trash_known(connection: sqlite3.Connection, depot: Depot) -> bool:
+    there = _trashed(depot).keys()
+    rows = connection.execute("SELECT id FROM records WHERE deleted_ns IS NOT NULL")
+    return all(record_id in there for (record_id,) in rows)
 
 
 def signature(depot: Depot) -> str:
     """Each file appears, goes and changes by a rename, which changes its directory's times: mtime,
     and ctime, which a backup that is put back cannot have."""
     parts = []
-    extra = (names_dir(depot), notes_dir(depot), runs_dir(depot))
-    for path in (depot.snapshots_dir, depot.trash_dir, *extra):
+    for place in PLACES:
         try:
-            status = path.stat()
+            status = (depot.path / place).stat()
         except OSError:
             parts.append("-")
         else:

@@ -118,6 +118,6 @@ def _annotate(
         edited = msgspec.structs.replace(record, tags=tuple(tags), metadata=dict(metadata))
         if edited != record:
             read_note(note_path(depot, record.id))  # DamageError: what it says would be lost
-            change.touch(record.id)
+            change.touch_note(record.id)
             write_note(depot, Note(id=record.id, tags=edited.tags, metadata=edited.metadata))
     return edited

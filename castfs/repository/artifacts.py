@@ -26,6 +26,7 @@ from castfs.store.records import format_time
 def iter_artifacts(depot: Depot, selection: Selection) -> Iterator[ArtifactInfo]:
     """By name, those whose latest version is selected. DamageError after the readable ones."""
     with reading(depot) as catalog:
+        catalog.let_go()
         for name, count in catalog.count_by_name():
             latest = catalog.latest(name) if selection.matches_name(name) else None
             if latest is not None and selection.matches(latest):
@@ -60,17 +61,21 @@ def iter_versions(depot: Depot, name: str) -> Iterator[VersionInfo]:
         damages = catalog.damages("all")
         if not records and not damages:
             raise _no_such_name(catalog, name)
-        for record in sorted(records, key=lambda record: (record.version or 0, record.id)):
-            is_deleted = record.id in deleted
-            deleted_ns = catalog.deleted_ns(record.id) if is_deleted else None
-            yield VersionInfo(
-                status="deleted" if is_deleted else "ready",
-                deleted_at=None if deleted_ns is None else format_time(deleted_ns / 1e9),
-                aliases=_aliases_of(catalog, record),
-                record=record,
-            )
-        if damages:
-            raise damages[0]
+        records.sort(key=lambda record: (record.version or 0, record.id))
+        versions = [_version(catalog, record, record.id in deleted) for record in records]
+    yield from versions
+    if damages:
+        raise damages[0]
+
+
+def _version(catalog: Catalog, record: Record, is_deleted: bool) -> VersionInfo:
+    deleted_ns = catalog.deleted_ns(record.id) if is_deleted else None
+    return VersionInfo(
+        status="deleted" if is_deleted else "ready",
+        deleted_at=None if deleted_ns is None else format_time(deleted_ns / 1e9),
+        aliases=_aliases_of(catalog, record),
+        record=record,
+    )
 
 
 def _no_such_name(catalog: Catalog, name: str) -> NotFoundError:
@@ -208,6 +213,7 @@ def iter_matches(depot: Depot, words: Sequence[str]) -> Iterator[Record]:
     if not wanted or not all(wanted):
         raise UsageError("a word to search for is empty", hint="say what to look for")
     with reading(depot) as catalog:
+        catalog.let_go()
         for record in catalog.iter_records():
             text = _folded("\n".join(_said(record)))
             if all(word in text for word in wanted):

@@ -201,7 +201,7 @@ def _find_same(change: Change, record: Record, details: Details) -> Record | Non
     tags = tuple(dict.fromkeys((*latest.tags, *details.tags)))
     metadata = {**latest.metadata, **details.metadata}
     if (tags, metadata) != (latest.tags, dict(latest.metadata)):
-        change.touch(latest.id)
+        change.touch_note(latest.id)
         write_note(change.depot, Note(id=latest.id, tags=tags, metadata=metadata))
         latest = msgspec.structs.replace(latest, tags=tags, metadata=metadata)
     _set_aliases(change, latest, details)

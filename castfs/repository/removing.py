@@ -50,7 +50,7 @@ def remove(
 
 def move_records(change: Change, records: Sequence[Record]) -> None:
     """Into the trash, and say so in the histories of their names."""
-    change.touch(*(record.id for record in records))
+    change.touch_moved(*(record.id for record in records))
     move_to_trash(change.depot, [record.id for record in records])
     _tell_names(change, records, "remove")
 
@@ -87,7 +87,7 @@ def remove_for_good(depot: Depot, records: Sequence[Record], *, force: bool = Fa
 def delete_for_good(change: Change, records: Sequence[Record]) -> list[str]:
     """Returns the ids of those that readers hold."""
     _remember_numbers(change, records)
-    change.touch(*(record.id for record in records))
+    change.touch_moved(*(record.id for record in records))
     held = delete_records(change.depot, [record.id for record in records])
     for record in records:
         if record.id not in held:
@@ -100,7 +100,7 @@ def undelete(depot: Depot, words: Sequence[str], *, all_versions: bool = False) 
     """Take snapshots out of the trash: all of them, or none."""
     with changing(depot) as change:
         chosen = _chosen(change, words, "trash", all_versions=all_versions)
-        change.touch(*(record.id for record in chosen))
+        change.touch_moved(*(record.id for record in chosen))
         names = [TrashName(each.id, change.deleted_ns(each.id) or 0) for each in chosen]
         take_back(depot, names)
         _tell_names(change, chosen, "undelete")
@@ -154,21 +154,25 @@ def read_expiring(depot: Depot, trash_age_seconds: float) -> dict[str, Record]:
     return found
 
 
-def forget_expired(depot: Depot, known: Mapping[str, Record]) -> None:
-    """Of these a collector has deleted some from the trash, perhaps."""
+def forget_expired(depot: Depot, known: Mapping[str, Record], *, collected: bool) -> None:
+    """Of these a collector has deleted some from the trash, perhaps. Had it refused to begin,
+    nothing is changed here either."""
     left = {name.record_id for name in list_trash(depot)}
     gone = [
         record
         for record_id, record in known.items()
         if record_id not in left and not depot.record_path(record_id).exists()
     ]
-    if gone:
-        with changing(depot) as change:
-            change.touch(*(record.id for record in gone))
-            _remember_numbers(change, gone)
-            _tell_names(change, gone, "delete")
-            for record in gone:
-                remove_note(depot, record.id)
+    if not gone and not collected:
+        return
+    with changing(depot) as change:
+        # From time to time; and another collector may have been killed before it came to here.
+        change.distrust()
+        change.touch_moved(*(record.id for record in gone))
+        _remember_numbers(change, gone)
+        _tell_names(change, gone, "delete")
+        for record in gone:
+            remove_note(depot, record.id)
 
 
 def _spare_used(catalog: Catalog, group: Group) -> Group:

@@ -79,6 +79,7 @@ class Store:
             source=source, name=name, type=type, tags=tags, since=since, metadata=metadata or {}
         )
         with reading(self._depot) as catalog:
+            catalog.let_go()
             yield from select(catalog, selection)
             if damages := catalog.damages("live"):
                 raise damages[0]
@@ -338,6 +339,7 @@ class Store:
             source=source, name=name, type=type, tags=tags, since=since, metadata=metadata or {}
         )
         with reading(self._depot) as catalog:
+            catalog.let_go()
             yield from (each for each in iter_deleted(catalog) if selection.matches(each.record))
             if damages := catalog.damages("trash"):
                 raise damages[0]
@@ -385,10 +387,13 @@ class Store:
         options = options or GcOptions()
         # What is deleted says nothing any more.
         known = read_expiring(self._depot, options.trash_age_seconds)
+        collected = False
         try:
-            return collect(self._depot, options, progress=progress)
+            result = collect(self._depot, options, progress=progress)
+            collected = True
         finally:  # it may be interrupted after that
-            forget_expired(self._depot, known)
+            forget_expired(self._depot, known, collected=collected)
+        return result
 
     def verify(
         self,

@@ -211,6 +211,7 @@ class _Reader:
             runs = _save_runs(change, read)
             for note in read.notes:
                 if any(record.id == note.id for record in added):
+                    change.touch_note(note.id)
                     write_note(self._depot, note)
         return UnbundleResult(
             names=read.header.names,

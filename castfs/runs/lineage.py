@@ -138,10 +138,17 @@ def record_use(change: Change, run_id: str, record: Record, *, is_input: bool = 
     if run is None or any(use.id == record.id for use in run.uses):
         return False
     own = is_input and record.run == run_id
-    if not own and f"run:{run_id}" in build_lineage(change, record.id, "up").nodes:
+    if not own and _led_to(change, run_id, record):
         return False
     use = Use(id=record.id, at=format_time(time.time()), name=record.name, version=record.version)
     change.touch_run(run_id)
     write_run(change.depot, msgspec.structs.replace(run, uses=(*run.uses, use)))
     change.update()
     return True
+
+
+def _led_to(catalog: Catalog, run_id: str, record: Record) -> bool:
+    made = catalog.iter_records("all", run=run_id)
+    if next(made, None) is None:
+        return False  # mostly: and the way up may be long
+    return f"run:{run_id}" in build_lineage(catalog, record.id, "up").nodes

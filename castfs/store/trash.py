@@ -8,6 +8,7 @@ because a reader that may not write the store holds a shared flock on it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from castfs import atomic
-from castfs.errors import DamageError, NotFoundError
+from castfs.errors import CastfsError, DamageError, NotFoundError
 from castfs.paths import display
 from castfs.regular import read_regular
 from castfs.store.depot import Depot
@@ -117,18 +118,27 @@ def take_back(depot: Depot, names: Sequence[TrashName]) -> None:
 
 
 def _rename(depot: Depot, moves: Sequence[tuple[str, str]], *, away: bool) -> None:
+    """All of them, or none: if one cannot be moved, those before it go back."""
     places = (depot.snapshots_dir, depot.trash_dir)
     source_dir, target_dir = places if away else reversed(places)
+    done: list[tuple[str, str]] = []
     try:
         for start in range(0, len(moves), LOCK_BATCH):
             with depot.locks.shared():
                 for source, target in moves[start : start + LOCK_BATCH]:
                     (source_dir / source).rename(target_dir / target)
-    except FileNotFoundError as exc:
-        raise NotFoundError(
-            f"snapshot {Path(source).stem.rpartition('-')[2]} was removed meanwhile",
-            hint="see `castfs list` and `castfs list --deleted`",
-        ) from exc
+                    done.append((source, target))
+    except BaseException as exc:
+        with contextlib.suppress(CastfsError), depot.locks.shared():
+            for source, target in reversed(done):
+                with contextlib.suppress(OSError):
+                    (target_dir / target).rename(source_dir / source)
+        if isinstance(exc, FileNotFoundError):
+            raise NotFoundError(
+                f"snapshot {Path(source).stem.rpartition('-')[2]} was removed meanwhile",
+                hint="see `castfs list` and `castfs list --deleted`",
+            ) from exc
+        raise
     finally:
         # Where it was first: btrfs commits the whole rename then. The other way round a power cut
         # between the two leaves it in both places.

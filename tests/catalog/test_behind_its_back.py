@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 import castfs
-from castfs.catalog import changing, rebuild
+from castfs.catalog import changing, rebuild, syncing
 from castfs.catalog.files import note_path
 from castfs.errors import DamageError, UsageError
 from castfs.gc import GcOptions
+from castfs.repository import removing
+from castfs.repository.publishing import move_alias
+from castfs.repository.removing import move_records
 
 
 @pytest.fixture
@@ -146,3 +149,68 @@ def test_a_directory_called_like_a_name(
     (tree / "sub" / "file").write_text("x")
     taken = store.ingest("tree/sub", name="tree/sub")
     assert store.resolve("tree/sub").id == taken.id
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that has more snapshots than are looked at each time."""
+    monkeypatch.setattr(syncing, "_LOOKED_AT", 0)
+
+
+def test_a_change_that_meets_another_one(store: castfs.Store, tree: Path, large: None) -> None:
+    """Somebody removes a file while an alias is set: by the directories' times after that."""
+    take(store, tree, "1")
+    take(store, tree, "2")
+    with changing(store.depot) as change:
+        move_alias(change, "t", "best", 2)
+        store.depot.record_path(store.resolve("t:v1").id).unlink()
+    assert versions(store) == [2]
+
+
+def test_a_removal_that_meets_the_collector(store: castfs.Store, tree: Path, large: None) -> None:
+    """It has emptied the trash, and is killed before it can say so."""
+    for text in "123":
+        take(store, tree, text)
+    store.remove("t:v1")
+    with changing(store.depot) as change:
+        record = change.find_version("t", 2)
+        [path] = store.depot.trash_dir.iterdir()
+        move_records(change, record)
+        path.unlink()
+    assert [each.record.version for each in store.iter_deleted()] == [2]
+    assert [each.record.version for each in store.iter_versions("t")] == [2, 3]
+
+
+def test_a_collection_compares_everything(store: castfs.Store, tree: Path, large: None) -> None:
+    """Whatever went unnoticed until then."""
+    take(store, tree, "1")
+    take(store, tree, "2")
+    gone = store.depot.record_path(store.resolve("t:v1").id)
+    with changing(store.depot) as change:
+        change.touch()
+        gone.unlink()
+    assert versions(store) == [1, 2]
+    store.gc()
+    assert versions(store) == [2]
+
+
+def test_undelete_of_what_expires_meanwhile(
+    store: castfs.Store, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, or none."""
+    for text in "123":
+        take(store, tree, text)
+    store.remove("t:v1", "t:v2", "t:v3")
+    find = removing._chosen
+
+    def choose(*given: object, **more: object) -> list[castfs.Record]:
+        chosen = find(*given, **more)  # type: ignore[arg-type]
+        [path] = store.depot.trash_dir.glob(f"*-{chosen[1].id}.json")
+        path.unlink()
+        return chosen
+
+    monkeypatch.setattr(removing, "_chosen", choose)
+    with pytest.raises(castfs.NotFoundError, match="removed meanwhile"):
+        store.undelete("t:v1", "t:v2", "t:v3")
+    assert versions(store) == []
+    assert sorted(each.record.version or 0 for each in store.iter_deleted()) == [1, 3]

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 import castfs
-from castfs.catalog import catalog as catalog_module
-from castfs.catalog import rebuild, syncing
+from castfs.catalog import catalog, opening, rebuild, syncing
 from tests.catalog.conftest import Versions, numbers
 from tests.catalog.test_versions import forget_database
 from tests.store.processes import run_python
@@ -366,7 +365,7 @@ def stopped(filled: castfs.Store) -> Iterator[None]:
 def test_readers_do_not_wait_for_ever(
     filled: castfs.Store, stopped: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog_module, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(catalog, "_PATIENCE_SECONDS", 0.05)
     assert numbers(filled) == [1, 2, 3]
     record = filled.resolve("m:best").record
     assert record is not None
@@ -375,7 +374,7 @@ def test_readers_do_not_wait_for_ever(
 def test_writers_say_who_is_in_the_way(
     filled: castfs.Store, stopped: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog_module, "BUSY_SECONDS", 0.05)
-    monkeypatch.setattr(catalog_module, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(opening, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(catalog, "_PATIENCE_SECONDS", 0.05)
     with pytest.raises(castfs.BusyError, match=f"is it stopped.*{os.getpid()}"):
         filled.tag("m:v3", "x")

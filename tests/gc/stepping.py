@@ -30,7 +30,7 @@ from typing import Any
 
 import castfs
 from castfs import syscalls
-from castfs.catalog import catalog
+from castfs.catalog import catalog, opening
 from castfs.digest import Digest
 from castfs.errors import CastfsError
 from castfs.gc import GcOptions, holds, tracker
@@ -118,8 +118,8 @@ def arrange(stops: Stops, request: dict[str, Any]) -> None:
         stops.parent = manifest_id if path else None
         return path
 
-    replace(catalog, "_wait", wait)
-    lock = replace(catalog, "_locked", locked)
+    replace(opening, "_wait", wait)
+    lock = replace(catalog, "locked", locked)
     take = replace(StoreLocks, "_held", held)
     claimed = replace(Staging, "claim", claim)
     committed = replace(WriteSession, "_commit_batch", commit)
