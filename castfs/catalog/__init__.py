@@ -4,13 +4,14 @@ The truth is in small files (`files`); `catalog.db` is an index over them and ov
 """
 
 from castfs.catalog.catalog import Change, changing, reading, rebuild
-from castfs.catalog.files import Event, NameFile, Note, RunFile, Use
+from castfs.catalog.files import Event, MadeAgain, NameFile, Note, RunFile, Use
 from castfs.catalog.questions import Catalog, Place
 
 __all__ = [
     "Catalog",
     "Change",
     "Event",
+    "MadeAgain",
     "NameFile",
     "Note",
     "Place",

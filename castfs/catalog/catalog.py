@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from castfs.catalog import syncing
 from castfs.catalog.database import set_state
@@ -82,14 +82,21 @@ class Change(Catalog):
 
     def update(self) -> None:
         """Read again what was touched, so that the next question knows it."""
+        self._update(self._record_ids, self._names, self._run_ids)
 
+    def update_name(self, name: str) -> None:
+        """Of what was touched only this: all of it may be long."""
+        self._update(names=[name])
+
+    def _update(
+        self,
+        record_ids: Collection[str] = (),
+        names: Collection[str] = (),
+        run_ids: Collection[str] = (),
+    ) -> None:
         def read_again() -> None:
             syncing.update(
-                self._connection,
-                self.depot,
-                record_ids=self._record_ids,
-                names=self._names,
-                run_ids=self._run_ids,
+                self._connection, self.depot, record_ids=record_ids, names=names, run_ids=run_ids
             )
 
         try:

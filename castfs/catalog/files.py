@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pwd
 import re
 import socket
 import time
@@ -24,23 +23,24 @@ from castfs.errors import DamageError, UsageError
 from castfs.paths import display
 from castfs.regular import read_regular
 from castfs.store import Depot
-from castfs.store.records import VERSION_MAX, VersionNumber, format_time
+from castfs.store.records import VERSION_MAX, VersionNumber, format_time, user_name
 
 #: What can happen to a name.
-EventKind = Literal["alias", "unalias", "remove", "undelete", "delete"]
+EventKind = Literal["version", "alias", "unalias", "remove", "undelete", "delete"]
 RunStatus = Literal["running", "finished", "failed"]
 NAME_FILE = re.compile(r"[0-9a-f]{32}\.json")
 NOTE_FILE = re.compile(r"[0-9a-f]{24}\.json")
 RUN_FILE = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,199}\.json")
 
-_FILE_MODE = 0o444
+FILE_MODE = 0o444
 #: Always the same: whoever holds the catalog is alone.
 _TEMP_NAME = f"tmp-{b'catalog'.hex():0<16.16}"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that happened to a name. `at` is RFC 3339 in UTC; `before` is the version that an
-    alias meant until then."""
+    alias meant until then. That a version was made its record says, as long as there is one; then
+    there is an event of that kind, with its run and message."""
 
     at: str
     kind: EventKind
@@ -48,6 +48,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     alias: str | None = None
     before: int | None = None
     by: str = ""
+    run: str | None = None
+    message: str | None = None
 
 
 class NameFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,11 +66,13 @@ class NameFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """The tags and metadata of a snapshot since they were changed; they replace the record's."""
+    """The tags and metadata of a snapshot since they were changed; they replace the record's. The
+    type is that of one whose record has none."""
 
     format: Literal["castfs-note"] = "castfs-note"
     file_version: Literal[1] = 1
     id: str
+    type: str | None = None
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
@@ -82,8 +86,20 @@ class Use(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: int | None = None
 
 
+class MadeAgain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A version that a run made, and that its name had already; and what the run said of it."""
+
+    id: str
+    at: str
+    name: str | None = None
+    version: int | None = None
+    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    message: str | None = None
+
+
 class RunFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A run. What it made says so itself: its records have the run's id."""
+    """A run. What it made says so itself: its records have the run's id; but for what was there
+    already."""
 
     format: Literal["castfs-run"] = "castfs-run"
     file_version: Literal[1] = 1
@@ -97,6 +113,7 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
     directory: str = ""
     metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
     uses: tuple[Use, ...] = ()
+    made_again: tuple[MadeAgain, ...] = ()
 
 
 T = TypeVar("T", NameFile, Note, RunFile)
@@ -202,14 +219,20 @@ def remove_note(depot: Depot, record_id: str) -> None:
     note_path(depot, record_id).unlink(missing_ok=True)
 
 
-def _write(depot: Depot, directory: Path, path: Path, value: NameFile | Note | RunFile) -> None:
+def encode_file(value: NameFile | Note | RunFile) -> bytes:
+    """UsageError for what could not be read again."""
     try:
         text = msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
-        msgspec.json.decode(text, type=type(value))  # what is written can be read
+        msgspec.json.decode(text, type=type(value))
     except (msgspec.MsgspecError, UnicodeEncodeError, TypeError) as exc:
         raise UsageError(f"this cannot be recorded: {exc}", hint="give what JSON can hold") from exc
+    return text
+
+
+def _write(depot: Depot, directory: Path, path: Path, value: NameFile | Note | RunFile) -> None:
+    text = encode_file(value)
     atomic.ensure_dir(directory, depot.dir_mode)
-    temp = atomic.write_temp(depot.staging_dir, [text], mode=_FILE_MODE, name=_TEMP_NAME)
+    temp = atomic.write_temp(depot.staging_dir, [text], mode=FILE_MODE, name=_TEMP_NAME)
     try:
         temp.replace(path)
     except BaseException:
@@ -223,8 +246,4 @@ def new_event(kind: EventKind, version: int, **more: Any) -> Event:
 
 
 def _who() -> str:
-    try:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # a user without a name, as containers have
-        user = str(os.geteuid())
-    return f"{user}@{socket.gethostname()}"
+    return f"{user_name()}@{socket.gethostname()}"

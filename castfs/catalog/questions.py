@@ -188,6 +188,24 @@ class Catalog:
         )
         return [alias for (alias,) in rows]
 
+    def lost_aliases(self) -> dict[str, dict[str, int]]:
+        """By name: aliases of versions that are neither in the store nor in the trash."""
+        rows = self._connection.execute(
+            "SELECT name, alias, version FROM aliases AS a WHERE NOT EXISTS"
+            " (SELECT 1 FROM records AS r WHERE r.name = a.name AND r.version = a.version)"
+        ).fetchall()
+        found: dict[str, dict[str, int]] = {}
+        for name, alias, version in rows:
+            found.setdefault(name, {})[alias] = version
+        return found
+
+    def lost_notes(self) -> list[str]:
+        """Ids of snapshots that have a note, and are neither in the store nor in the trash."""
+        rows = self._connection.execute(
+            "SELECT id FROM notes WHERE id NOT IN (SELECT id FROM records)"
+        ).fetchall()
+        return [record_id for (record_id,) in rows]
+
     def last_version(self, name: str) -> int:
         """The highest number that any version had, as far as is known."""
         row = self._connection.execute(
@@ -207,6 +225,16 @@ class Catalog:
     def damages_beside_records(self) -> list[DamageError]:
         """Files of names, notes and runs. They hide no snapshot, but what is said of some."""
         return self._damages(("names/", "notes/", "runs/"))
+
+    def damages_about(self, record: Record, *, notes: bool = True) -> list[DamageError]:
+        """What cannot be read and may say something of a snapshot: who uses it, its aliases and,
+        unless that does not matter, its tags and metadata."""
+        files = ["runs/"]
+        if record.name is not None:
+            files.append(f"names/{name_path(self.depot, record.name).name}")
+        if notes:
+            files.append(f"notes/{record.id}.json")
+        return self._damages(tuple(files))
 
     def _damages(self, prefixes: tuple[str, ...]) -> list[DamageError]:
         rows = self._connection.execute("SELECT file FROM damaged ORDER BY file DESC").fetchall()
@@ -238,6 +266,19 @@ class Catalog:
             "SELECT run FROM uses WHERE id = ? ORDER BY run DESC", (record_id,)
         )
         return [run for (run,) in rows]
+
+    def makers_of(self, record: Record) -> list[str]:
+        """Runs that made a snapshot, the first of them first; also one that was removed."""
+        rows = self._connection.execute(
+            "SELECT run FROM made_again WHERE id = ? ORDER BY run", (record.id,)
+        )
+        others = [run for (run,) in rows if run != record.run]
+        return others if record.run is None else [record.run, *others]
+
+    def has_made(self, run_id: str) -> bool:
+        """Has a run made anything?"""
+        where = "SELECT 1 FROM records WHERE run = ?1 UNION SELECT 1 FROM made_again WHERE run = ?1"
+        return self._connection.execute(where, (run_id,)).fetchone() is not None
 
     def links_of(self, record_id: str) -> list[tuple[str, str, int]]:
         """(key, name, version) of its metadata that name a version."""

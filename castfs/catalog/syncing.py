@@ -26,7 +26,6 @@ from castfs.catalog.files import (
     name_path,
     names_dir,
     note_path,
-    notes_dir,
     read_name_file,
     read_note,
     read_run,
@@ -37,13 +36,20 @@ from castfs.errors import DamageError
 from castfs.store import Depot
 from castfs.store.records import Record
 from castfs.store.trash import TrashName, list_trash, parse_trash_name, read_trashed
-from castfs.syscalls import is_read_only_medium
+from castfs.syscalls import boot_id, is_read_only_medium
 
 #: The directories of what the database knows, in a store.
 Place = Literal["snapshots", "trash", "names", "notes", "runs"]
 PLACES: tuple[Place, ...] = get_args(Place)
-#: So many records are looked at one by one each time (1 µs each): of more, those that somebody has
-#: damaged or changed in place are found by `castfs verify` alone.
+FilePlace = Literal["names", "notes", "runs"]
+#: What is read from each of these is a table of the same name: its files, and how they are found.
+_FILES: dict[FilePlace, tuple[re.Pattern[str], str]] = {
+    "names": (NAME_FILE, "file"),
+    "notes": (NOTE_FILE, "id || '.json'"),
+    "runs": (RUN_FILE, "id || '.json'"),
+}
+#: So many records, and so many files of each kind, are looked at one by one each time (1 µs each):
+#: of more, those that somebody has damaged or changed in place are found by `castfs verify` alone.
 _LOOKED_AT = 1000
 _LINK = re.compile(r"([^:@]{1,255}):v([1-9][0-9]{0,14})")
 _RECORD = re.compile(r"([0-9a-f]{24})\.json")
@@ -53,12 +59,20 @@ def is_fresh(connection: sqlite3.Connection, depot: Depot) -> bool:
     """Does the database say what the files say?"""
     if get_state(connection, "dirty") or not _is_signature(get_state(connection, "seen"), depot):
         return False
-    damaged = connection.execute("SELECT file FROM damaged LIMIT ?", (_LOOKED_AT,))
-    if not all(read_damaged(depot, file) for (file,) in damaged):
+    # A power cut may take back what the database says and leave a file that was renamed, without
+    # its directory's new times (btrfs, where others sync meanwhile).
+    if get_state(connection, "boot") != boot_id() and not is_read_only_medium(depot.path):
+        return False
+    listed = connection.execute("SELECT file FROM damaged LIMIT ?", (_LOOKED_AT,))
+    damaged = {file for (file,) in listed}
+    if not all(read_damaged(depot, file) for file in damaged):
         return False  # it was mended, or taken away
-    # Counting them all would take longer than the question that is asked.
-    many = connection.execute("SELECT 1 FROM records LIMIT 1 OFFSET ?", (_LOOKED_AT,))
-    if many.fetchone() is not None:
+    for place in _FILES:
+        if _has_few(connection, place):
+            changed = {f"{place}/{file}" for file in _compare_files(connection, depot, place)}
+            if changed - damaged:
+                return False
+    if not _has_few(connection, "records"):
         return True
     rows = connection.execute("SELECT id, deleted_ns, stamp FROM records").fetchall()
     files = (file for (file,) in connection.execute("SELECT file FROM damaged"))
@@ -67,6 +81,12 @@ def is_fresh(connection: sqlite3.Connection, depot: Depot) -> bool:
     return _list_records(depot) <= known and all(
         _stamp(_record_file(depot, *where)) == stamp for *where, stamp in rows
     )
+
+
+def _has_few(connection: sqlite3.Connection, table: str) -> bool:
+    """Counting them all would take longer than the question that is asked."""
+    found = connection.execute(f"SELECT 1 FROM {table} LIMIT 1 OFFSET ?", (_LOOKED_AT,))
+    return found.fetchone() is None
 
 
 def _list_records(depot: Depot) -> set[str]:
@@ -139,7 +159,7 @@ def refresh(connection: sqlite3.Connection, depot: Depot) -> None:
     # Before anything is read: what comes meanwhile makes it stale again.
     seen = signature(depot)
     connection.execute("DELETE FROM damaged")
-    changed = _compare_files(connection, notes_dir(depot), NOTE_FILE, "notes", "id || '.json'")
+    changed = _compare_files(connection, depot, "notes")
     for file in changed:
         _update_note(connection, depot, file.removesuffix(".json"))
     again = {file.removesuffix(".json") for file in changed}
@@ -170,19 +190,20 @@ def refresh(connection: sqlite3.Connection, depot: Depot) -> None:
                     )
                 continue
         _update_record(connection, depot, record_id, deleted_ns)
-    for file in _compare_files(connection, names_dir(depot), NAME_FILE, "names", "file"):
+    for file in _compare_files(connection, depot, "names"):
         _update_name(connection, names_dir(depot) / file)
-    for file in _compare_files(connection, runs_dir(depot), RUN_FILE, "runs", "id || '.json'"):
+    for file in _compare_files(connection, depot, "runs"):
         _update_run(connection, runs_dir(depot) / file)
     set_state(connection, "seen", seen)
+    set_state(connection, "boot", boot_id())
     set_state(connection, "dirty", 0)
 
 
-def _compare_files(
-    connection: sqlite3.Connection, directory: Path, pattern: re.Pattern[str], table: str, key: str
-) -> list[str]:
+def _compare_files(connection: sqlite3.Connection, depot: Depot, place: FilePlace) -> list[str]:
     """Names of the files that are new, changed or gone."""
-    known = dict(connection.execute(f"SELECT {key}, stamp FROM {table}"))
+    pattern, key = _FILES[place]
+    directory = depot.path / place
+    known = dict(connection.execute(f"SELECT {key}, stamp FROM {place}"))
     there = {
         file: _stamp(directory / file) for file in _listed(directory) if pattern.fullmatch(file)
     }
@@ -265,9 +286,13 @@ def _update_record(
         note = read_note(note_path(depot, record_id))
     except DamageError:
         _note_damage(connection, depot, note_path(depot, record_id))
+        # It may have been readable a moment ago: then it would count as known.
+        connection.execute("DELETE FROM notes WHERE id = ?", (record_id,))
         note = None
     if note is not None:
-        record = msgspec.structs.replace(record, tags=note.tags, metadata=note.metadata)
+        record = msgspec.structs.replace(
+            record, type=record.type or note.type, tags=note.tags, metadata=note.metadata
+        )
     connection.execute("DELETE FROM tags WHERE id = ?", (record_id,))
     connection.executemany(
         "INSERT OR IGNORE INTO tags VALUES (?, ?)", [(tag, record_id) for tag in record.tags]
@@ -328,6 +353,7 @@ def _update_run(connection: sqlite3.Connection, path: Path) -> None:
     run_id = path.name.removesuffix(".json")
     connection.execute("DELETE FROM runs WHERE id = ?", (run_id,))
     connection.execute("DELETE FROM uses WHERE run = ?", (run_id,))
+    connection.execute("DELETE FROM made_again WHERE run = ?", (run_id,))
     stamp = _stamp(path)
     try:
         found = read_run(path)
@@ -342,6 +368,10 @@ def _update_run(connection: sqlite3.Connection, path: Path) -> None:
     )
     connection.executemany(
         "INSERT OR IGNORE INTO uses VALUES (?, ?)", [(run_id, use.id) for use in found.uses]
+    )
+    connection.executemany(
+        "INSERT OR IGNORE INTO made_again VALUES (?, ?)",
+        [(run_id, again.id) for again in found.made_again],
     )
 
 

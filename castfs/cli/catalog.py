@@ -18,18 +18,22 @@ def command(invocation: Invocation, *, what: str, as_json: bool) -> None:
 
     It is only an index: records, names, notes and runs are small files, and nothing stands in the
     database that they do not say. It notices by itself when they were changed; this is for when you
-    do not believe it. `castfs verify` lists files that cannot be read.
+    do not believe it. If a file cannot be read the exit code is 5; `castfs verify` lists them all.
 
     \b
     Examples:
       castfs catalog rebuild
       castfs --store /data/castfs catalog rebuild --json
     """
-    from castfs.catalog import rebuild
+    from castfs.catalog import reading, rebuild
 
     store = invocation.open_store()
     count = rebuild(store.depot)
+    with reading(store.depot) as catalog:
+        damages = catalog.damages()
     if as_json:
         print_document({"store": store.path, "snapshot_count": count})
     else:
         output.line(f"the catalog of {store.path} knows {format_count(count, 'snapshot')}")
+    if damages:
+        raise damages[0]

@@ -22,10 +22,11 @@ from castfs.cli.units import (
 )
 from castfs.paths import display
 from castfs.repository.artifacts import find_standing
-from castfs.repository.naming import version_word
+from castfs.repository.naming import made_by, version_word
 
 if TYPE_CHECKING:
     from castfs.repository import Snapshot
+    from castfs.repository.results import Standing
     from castfs.store import Record
     from castfs.store.records import Reference
 
@@ -75,7 +76,7 @@ def command(invocation: Invocation, *, snapshot: str, manifest: bool, as_json: b
     """Show what is known of SNAPSHOT: its record, its sizes, its first files, what was skipped.
 
     Of a version also its aliases, the runs that were given it, and the snapshots whose metadata
-    name it.
+    name it. If something that may say more of it cannot be read, the exit code is 5.
 
     \b
     Examples:
@@ -94,14 +95,17 @@ def command(invocation: Invocation, *, snapshot: str, manifest: bool, as_json: b
         for chunk in encode_manifest(found.manifest):
             output.write(chunk)
         return
-    description = describe(found)
+    standing = find_standing(found.depot, found.record) if found.depot and found.record else None
+    description = describe(found, standing)
     if as_json:
         print_document(description)
-        return
-    print_fields(fields(description))
-    if description.record:
-        print_record(description.record)
-    print_files(description)
+    else:
+        print_fields(fields(description))
+        if description.record:
+            print_record(description.record)
+        print_files(description)
+    if standing and standing.damages:
+        raise standing.damages[0]
 
 
 def print_record(record: Record) -> None:
@@ -136,11 +140,10 @@ def print_files(shown: Description) -> None:
         output.line(f"  and {more:,} more: castfs ls -R {shown.id[:12]}")
 
 
-def describe(snapshot: Snapshot) -> Description:
+def describe(snapshot: Snapshot, standing: Standing | None) -> Description:
     tree = snapshot.manifest.tree
     contents = {file.sha256: file.size_bytes for file in tree.files.values()}
-    record, depot = snapshot.record, snapshot.depot
-    standing = find_standing(depot, record) if depot and record else None
+    record = snapshot.record
     return Description(
         id=snapshot.id,
         manifest_id=snapshot.manifest.id,
@@ -173,7 +176,7 @@ def fields(shown: Description) -> list[tuple[str, str]]:
     rows.append(("manifest", shown.manifest_id))
     rows.append(("fingerprint", shown.fingerprint))
     if record:
-        rows.append(("taken", f"{format_time(record.created_at)} on {record.host}"))
+        rows.append(("taken", f"{format_time(record.created_at)} by {made_by(record)}"))
     else:
         rows.append(("created", format_seconds_since_epoch(shown.created_at)))
     rows.append(("source", shown.source))

@@ -13,6 +13,7 @@ from castfs.cli.list import gathered, unique_digits
 from castfs.cli.snapshot_word import ARTIFACT
 from castfs.cli.tables import print_table
 from castfs.cli.units import format_size, format_time
+from castfs.repository.naming import made_by
 
 if TYPE_CHECKING:
     from castfs.repository.results import VersionInfo
@@ -49,7 +50,7 @@ def print_versions(versions: list[VersionInfo]) -> None:
     digits = unique_digits([each.id for each in versions])
     print_table(
         (
-            "VERSION", "CREATED", ">SIZE", ">FILES", "RUN", "HOST", "STATUS", "ALIASES", "ID",
+            "VERSION", "CREATED", ">SIZE", ">FILES", "RUN", "BY", "STATUS", "ALIASES", "ID",
         ),
         [
             (
@@ -58,7 +59,7 @@ def print_versions(versions: list[VersionInfo]) -> None:
                 format_size(each.record.total_size_bytes),
                 f"{each.record.file_count:,}",
                 each.record.run or "",
-                each.record.host,
+                made_by(each.record),
                 each.status,
                 ", ".join(each.aliases),
                 each.id[:digits],

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +22,9 @@ from castfs.errors import SourceError
 
 if TYPE_CHECKING:
     from castfs.runs.outputs import ScanReport
+
+#: timeout(1) signals a process and then its group: that is one request to end.
+_SAME_SIGNAL_SECONDS = 0.2
 
 
 @verb("watch")
@@ -50,8 +57,9 @@ def command(
 
     A file is taken when two looks have found it the same and it has not changed for --min-age; a
     log whenever it has changed, once a minute at most. By default that is what matches *.pth *.pt
-    *.ckpt *.onnx *.log *.json *.txt *.csv *.png. Ctrl-C or SIGTERM ends it, with a last look. What
-    was taken is remembered in the store: the next `castfs watch` of DIR goes on from there.
+    *.ckpt *.onnx *.log *.json *.txt *.csv *.png. Ctrl-C or SIGTERM ends it, with a last look; a
+    second one ends it at once. What was taken is remembered in the store: the next `castfs watch`
+    of DIR goes on from there. It ends with exit code 4 when the run is removed.
 
     \b
     Examples:
@@ -72,12 +80,39 @@ def command(
     if once:
         tell(watch.finish(), as_json)
         return
+    with ended_by_signals() as ended:
+        while not ended.wait(interval):
+            tell(watch.scan_once(should_stop=ended.is_set), as_json)
+        output.note("looking a last time; interrupt again to end at once")
+        tell(watch.finish(), as_json)
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[threading.Event]:
+    """Set by the first SIGTERM or SIGINT; the second one does what it does to every command."""
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    while not ended.wait(interval):
-        tell(watch.scan_once(), as_json)
-    tell(watch.finish(), as_json)
+    first_at = 0.0
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal first_at
+        now = time.monotonic()
+        if not ended.is_set():
+            first_at = now
+            ended.set()
+        elif now - first_at > _SAME_SIGNAL_SECONDS:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            signal.raise_signal(signal.Signals(number))
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, end)
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def tell(report: ScanReport, as_json: bool) -> None:

@@ -50,8 +50,8 @@ def _iter_places(depot: Depot) -> Iterator[Path]:
     for name in sorted(os.listdir(depot.staging_dir)):
         if _OWNED.fullmatch(name) or _TEMPORARY.fullmatch(name) or name.startswith(_DEAD):
             yield depot.staging_dir / name
-    for directory in (depot.blobs.path, depot.manifests_dir, depot.path):
-        for name in sorted(os.listdir(directory)):
+    for directory in (depot.blobs.path, depot.manifests_dir, depot.path / "runs", depot.path):
+        for name in sorted(os.listdir(directory)) if directory.is_dir() else ():
             if _PROBE.fullmatch(name) or _TEMPORARY.fullmatch(name):
                 yield directory / name
 
@@ -93,6 +93,10 @@ def take_away(depot: Depot, path: Path, *, now_ns: int, local: bool) -> Path | N
         target = depot.staging_dir / f"{_DEAD}{path.name.removeprefix(_DEAD)}"
         try:
             path.rename(target)
+        except PermissionError:
+            # Another member's, who was killed before it had its mode: nothing is in it.
+            path.rmdir()
+            return None
         except OSError as exc:
             if exc.errno not in _CANNOT_RENAME:
                 raise

@@ -92,8 +92,9 @@ class Losses:
         rows = self.ignored()
         if rows:
             rule = rows[0].rule
+            pattern = display(os.fsencode(rule.pattern))
             raise SourceError(
-                f"everything in {display(source)} is ignored, most of it by {rule.pattern} "
+                f"everything in {display(source)} is ignored, most of it by {pattern} "
                 f"({rule.origin})",
                 hint="change that option"
                 if rule.origin.startswith("--")

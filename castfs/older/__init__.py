@@ -14,6 +14,8 @@ What a Runicorn storage root holds becomes, in this order:
 - blobs that nothing names: one version of `loose-blobs`, each under its digest.
 
 `<project>/<run name>` is the path of a run since 0.6.0. Runs are recorded with what they used.
+What a run
+wrote of itself (metrics, logs, pictures) lies in the directory of the run that it became.
 `castfs.older.naming` says what becomes of names that castfs does not take.
 
 The rooms, in the order in which an import goes through them:
@@ -25,7 +27,8 @@ The rooms, in the order in which an import goes through them:
     naming, namer           names
     destination, storing    where it goes
     filling, occupancy, origins, importing, report
-    exporting, export_writing, export_artifacts, sending    the other direction
+    run_files, run_keeping, events      what runs wrote of themselves
+    exporting, export_writing, export_artifacts, run_sending, sending    the other direction
 """
 
 from castfs.older.detecting import FORMATS, Format

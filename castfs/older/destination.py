@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from castfs.digest import Digest
 from castfs.manifest import File
 from castfs.older.description import OlderRun
+from castfs.older.run_files import RunFiles
 
 #: The key of a record's metadata that says what it was before.
 IMPORTED = "imported"
@@ -100,3 +101,6 @@ class Destination(Protocol):
 
     def write_run(self, run: OlderRun, uses: Sequence[Known]) -> bool:
         """Record a run. False if it is there as it is."""
+
+    def write_run_files(self, run: OlderRun, files: RunFiles) -> bool:
+        """Keep what a run that was recorded has written of itself. False if it is there."""

@@ -14,6 +14,7 @@ from castfs.errors import TargetError, UsageError
 from castfs.older.destination import IMPORTED
 from castfs.older.export_writing import ExportRun, ExportVersion, ExportWriter, Loss, write_json
 from castfs.older.naming import TYPES
+from castfs.older.run_sending import write_run_documents
 from castfs.paths import display
 
 #: What 0.5.3 refuses in a name.
@@ -236,23 +237,7 @@ def _write_run(target: Path, run: ExportRun, links: list[_Link]) -> None:
     """What their lineage reads: who made what, and who used it."""
     project, name = (make_directory_name(word) or "default" for word in (run.project, run.name))
     directory = target / project / name / "runs" / make_directory_name(run.id)
-    meta = {
-        "id": run.id,
-        "project": project,
-        "name": name,
-        "created_at": run.created_at,
-        "python": "",
-        "platform": "",
-        "hostname": run.host,
-        "pid": 0,
-        "storage_dir": "",
-    }
-    status: dict[str, Any] = {"status": run.status, "started_at": run.created_at}
-    if run.ended_at is not None:
-        status["ended_at"] = run.ended_at
-    write_json(directory / "meta.json", meta)
-    write_json(directory / "status.json", status)
-    write_json(directory / "summary.json", run.summary)
+    write_run_documents(directory, run, {"project": project, "name": name})
     wanted = set(run.uses)
     created = [link for link in links if link.version.run == run.id]
     used = [link for link in links if (link.version.name, link.version.version) in wanted]

@@ -61,6 +61,8 @@ class ExportRun:
     host: str = ""
     summary: Mapping[str, Any] = field(default_factory=dict)
     uses: Sequence[tuple[str, int]] = ()
+    #: Where its own files lie, if there are any (see `castfs.older.run_sending`).
+    directory: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class ExportWriter:
         if _is_sound(place, file.digest):
             return
         place.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(place) as temp:
+        with replacing(place) as temp:
             with open(temp, "xb") as out:
                 for chunk in iter_blob(self.blobs, path, file.digest, file.size_bytes):
                     out.write(chunk)
@@ -139,7 +141,7 @@ def _is_sound(place: Path, digest: Digest) -> bool:
 
 
 @contextlib.contextmanager
-def _replacing(place: Path) -> Iterator[Path]:
+def replacing(place: Path) -> Iterator[Path]:
     """A path to write a file at, which then takes the place; nothing stays of one that failed."""
     temp = place.parent / f".castfs-{secrets.token_hex(8)}.tmp"
     try:
@@ -154,6 +156,6 @@ def write_json(place: Path, document: Mapping[str, Any]) -> str:
     """Returns the text's digest."""
     text = json.dumps(document, ensure_ascii=False, indent=2).encode()
     place.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(place) as temp:
+    with replacing(place) as temp:
         temp.write_bytes(text)
     return hashlib.sha256(text).hexdigest()

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, get_args
 
 from castfs import syscalls
 from castfs.errors import TargetError, UsageError
-from castfs.older.export_artifacts import write_artifacts
+from castfs.older.export_artifacts import make_directory_name, write_artifacts
 from castfs.older.export_writing import (
     ExportRun,
     ExportVersion,
@@ -27,6 +27,7 @@ from castfs.older.export_writing import (
     TreeSource,
     write_json,
 )
+from castfs.older.run_sending import write_run_documents
 from castfs.paths import display, unescape
 from castfs.progress import SILENT, Progress
 from castfs.store import BlobDir
@@ -80,6 +81,8 @@ def export_runicorn(
         writer = ExportWriter(blobs, target, progress)
         if layout == "assets":
             written = [_write_assets(writer, version) for version in versions]
+            for run in runs:
+                _write_run(target, run)
         else:
             written = write_artifacts(writer, list(versions), list(runs))
         _sync(target)
@@ -96,6 +99,13 @@ def export_runicorn(
         size_bytes=writer.size_bytes,
         losses=tuple(dict.fromkeys(writer.losses)),
     )
+
+
+def _write_run(target: Path, run: ExportRun) -> None:
+    parts = [part for word in (run.project, run.name) for part in word.split("/") if part]
+    path = [make_directory_name(part) for part in parts] or ["default"]
+    directory = target.joinpath("runs", *path, make_directory_name(run.id))
+    write_run_documents(directory, run, {"path": "/".join(path)})
 
 
 def _sync(target: Path) -> None:

@@ -36,6 +36,7 @@ from castfs.older.occupancy import Occupancy
 from castfs.older.opening import OlderArchive, open_archive
 from castfs.older.origins import Identified, list_losses, make_origin, read_origin, was_only_files
 from castfs.older.report import ImportedVersion, ImportReport
+from castfs.older.run_files import RunFiles
 from castfs.older.storing import DepotDestination
 from castfs.paths import display, escape, unescape
 from castfs.progress import SILENT, Progress
@@ -140,7 +141,9 @@ class _Import:
 
     def _take_run(self, run: OlderRun) -> bool:
         uses = [self._here[key] for key in run.used if key in self._here]
-        return self._destination.write_run(run, uses)
+        is_new = self._destination.write_run(run, uses)
+        files = RunFiles(self._archive.tree, run.where, self._damage)
+        return self._destination.write_run_files(run, files) or is_new
 
     def _take(self, version: OlderVersion) -> None:
         try:

@@ -9,8 +9,9 @@ from datetime import datetime
 from pathlib import Path
 
 from castfs.catalog import Catalog, RunFile, reading
+from castfs.catalog.files import runs_dir
 from castfs.digest import Digest
-from castfs.errors import TargetError
+from castfs.errors import CastfsError, TargetError
 from castfs.manifest import Tree
 from castfs.older.destination import IMPORTED
 from castfs.older.exporting import (
@@ -24,6 +25,7 @@ from castfs.older.exporting import (
 from castfs.paths import display
 from castfs.progress import SILENT, Progress
 from castfs.repository.lookup import load_manifest
+from castfs.runs.summaries import SUMMARY, read_summary
 from castfs.store import Depot, Record, pin_manifest
 
 
@@ -46,7 +48,7 @@ def export_records(
         )
     with reading(depot) as catalog:
         versions = [_describe(catalog, record) for record in records]
-        runs = _find_runs(catalog, records) if layout == "artifacts" else []
+        runs = _find_runs(catalog, records)
     return export_runicorn(
         versions, depot.blobs, target, layout=layout, runs=runs, progress=progress
     )
@@ -85,14 +87,18 @@ def _source(depot: Depot, record: Record) -> TreeSource:
 def _find_runs(catalog: Catalog, records: Sequence[Record]) -> list[ExportRun]:
     """The runs that made or used one of `records`; of what they used, what is exported."""
     by_id = {record.id: record for record in records}
-    run_ids = {record.run for record in records if record.run is not None}
+    run_ids: set[str] = set()
     for record in records:
-        run_ids.update(catalog.users_of(record.id))
+        run_ids.update(catalog.makers_of(record), catalog.users_of(record.id))
     runs = (catalog.run(run_id) for run_id in sorted(run_ids))
-    return [_describe_run(run, by_id) for run in runs if run is not None]
+    return [_describe_run(catalog.depot, run, by_id) for run in runs if run is not None]
 
 
-def _describe_run(run: RunFile, by_id: dict[str, Record]) -> ExportRun:
+def _describe_run(depot: Depot, run: RunFile, by_id: dict[str, Record]) -> ExportRun:
+    directory = runs_dir(depot) / run.id
+    summary = {key: value for key, value in run.metadata.items() if key != IMPORTED}
+    with contextlib.suppress(CastfsError):
+        summary |= read_summary(directory / SUMMARY)
     used = [by_id[use.id] for use in run.uses if use.id in by_id]
     return ExportRun(
         id=run.id,
@@ -102,7 +108,8 @@ def _describe_run(run: RunFile, by_id: dict[str, Record]) -> ExportRun:
         ended_at=_seconds(run.finished_at) if run.finished_at is not None else None,
         status=run.status,
         host=run.host,
-        summary={key: value for key, value in run.metadata.items() if key != IMPORTED},
+        summary=summary,
+        directory=directory,
         uses=[
             (record.name, record.version)
             for record in used

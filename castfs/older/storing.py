@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from castfs.catalog import Change, RunFile, Use, changing, reading
-from castfs.catalog.files import RunStatus, write_run
+from castfs.catalog.files import RunStatus, runs_dir, write_run
 from castfs.digest import Digest
 from castfs.manifest import File
 from castfs.older.description import OlderRun
 from castfs.older.destination import IMPORTED, Known, Wanted
 from castfs.older.documents import clean
 from castfs.older.naming import make_name
+from castfs.older.run_files import RunFiles
+from castfs.older.run_keeping import keep_run_files
 from castfs.repository.drafting import Draft
 from castfs.repository.publishing import Details, move_alias
 from castfs.repository.removing import move_records
 from castfs.store import Depot, Record
+from castfs.store.failures import store_errors
 from castfs.store.records import format_time
 
 _STATUSES: dict[str, RunStatus] = {"finished": "finished", "running": "running"}
@@ -86,6 +89,14 @@ class DepotDestination:
             write_run(self._depot, after)
             change.update()
         return True
+
+    def write_run_files(self, run: OlderRun, files: RunFiles) -> bool:
+        with reading(self._depot) as catalog:
+            known = catalog.run(run.id)
+        if known is None or known.metadata.get(IMPORTED) is None:
+            return False  # a run of castfs itself, or one that was removed this moment
+        with store_errors(self._depot.path):
+            return keep_run_files(self._depot, runs_dir(self._depot) / run.id, files)
 
 
 class DepotWriting:
@@ -163,14 +174,16 @@ def _delete(change: Change, record_id: str) -> None:
 def _make_run(run: OlderRun, uses: Sequence[Known], created_at: str) -> RunFile:
     origin: dict[str, Any] = {"status": run.status, "alias": run.alias, "deleted": run.deleted}
     metadata = {**run.summary, IMPORTED: {key: value for key, value in origin.items() if value}}
+    # Whoever lost the document of a run did not make it fail.
+    status = _STATUSES.get(run.status or "finished", "failed")
+    is_over = status != "running"
     return RunFile(
         id=run.id,
         project=make_name(run.project, "runs"),
         name=make_name(run.name, "run") if run.name else None,
         created_at=created_at,
-        finished_at=format_time(run.ended_at) if run.ended_at is not None else None,
-        # Whoever lost the document of a run did not make it fail.
-        status=_STATUSES.get(run.status or "finished", "failed"),
+        finished_at=format_time(run.ended_at) if run.ended_at is not None and is_over else None,
+        status=status,
         host=run.host or "",
         metadata=clean(metadata),
         uses=tuple(

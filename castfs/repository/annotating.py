@@ -12,7 +12,7 @@ from castfs.catalog.files import new_event, note_path, read_note, write_note
 from castfs.catalog.words import check_alias, check_name, check_text, normalize_name, show_word
 from castfs.errors import NotFoundError, UsageError
 from castfs.repository.naming import pick_record, version_word
-from castfs.repository.publishing import check_metadata, move_alias, save_name
+from castfs.repository.publishing import check_metadata, move_alias, normalize_keys, save_name
 from castfs.repository.results import AliasMove
 from castfs.store import Depot, Record
 
@@ -53,7 +53,7 @@ def remove_alias(depot: Depot, name: str, alias: str) -> AliasMove:
 
 def add_tags(depot: Depot, word: str, tags: Collection[str]) -> Record:
     """Returns the record with its tags. NotFoundError, AmbiguousError, UsageError."""
-    check_tags(tags)
+    tags = check_tags(tags)
     return _annotate(
         depot, word, lambda record: (dict.fromkeys((*record.tags, *tags)), record.metadata)
     )
@@ -61,7 +61,7 @@ def add_tags(depot: Depot, word: str, tags: Collection[str]) -> Record:
 
 def remove_tags(depot: Depot, word: str, tags: Collection[str]) -> Record:
     """NotFoundError, also for a tag that it does not have."""
-    check_tags(tags)
+    tags = check_tags(tags)
 
     def without(record: Record) -> tuple[Collection[str], Mapping[str, Any]]:
         _check_there(record, "tag", tags, record.tags)
@@ -70,10 +70,12 @@ def remove_tags(depot: Depot, word: str, tags: Collection[str]) -> Record:
     return _annotate(depot, word, without)
 
 
-def check_tags(tags: Collection[str]) -> None:
+def check_tags(tags: Collection[str]) -> list[str]:
+    """In their normal form. UsageError."""
     check_text(*tags)
     if not tags or not all(tags):
         raise UsageError("a tag is empty", hint="give a word")
+    return list(map(normalize_name, tags))
 
 
 def change_metadata(
@@ -83,6 +85,7 @@ def change_metadata(
     NotFoundError, AmbiguousError, UsageError."""
     check_text(*values, *unset)
     check_metadata(values)
+    values, unset = normalize_keys(values), list(map(normalize_name, unset))
     if both := values.keys() & set(unset):
         raise UsageError(f"{show_word(min(both))} is both set and unset", hint="say one of the two")
 
@@ -114,10 +117,13 @@ def _annotate(
 ) -> Record:
     with changing(depot) as change:
         record = pick_record(change, word)
+        # DamageError: nobody knows what it has, and what the note says would be lost.
+        note = read_note(note_path(depot, record.id)) or Note(id=record.id)
         tags, metadata = edit(record)
         edited = msgspec.structs.replace(record, tags=tuple(tags), metadata=dict(metadata))
         if edited != record:
-            read_note(note_path(depot, record.id))  # DamageError: what it says would be lost
             change.touch_note(record.id)
-            write_note(depot, Note(id=record.id, tags=edited.tags, metadata=edited.metadata))
+            write_note(
+                depot, msgspec.structs.replace(note, tags=edited.tags, metadata=edited.metadata)
+            )
     return edited

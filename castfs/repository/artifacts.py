@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from castfs.catalog import Catalog, NameFile, reading
 from castfs.catalog.words import check_name, show_word
 from castfs.errors import NotFoundError, UsageError
 from castfs.paths import display
+from castfs.repository.naming import made_by
 from castfs.repository.results import (
     Aliases,
     AliasEvent,
@@ -101,6 +102,7 @@ def find_standing(depot: Depot, record: Record) -> Standing:
             aliases=_aliases_of(catalog, record),
             used_by=tuple(catalog.users_of(record.id)),
             named_by=tuple(named_by),
+            damages=tuple(catalog.damages_about(record)),
         )
 
 
@@ -145,7 +147,8 @@ def iter_log(depot: Depot, name: str | None = None) -> Iterator[LogEntry]:
     with reading(depot) as catalog:
         entries = [_taken(record) for record in catalog.iter_records("all", name=name)]
         known = catalog.iter_names() if name is None else filter(None, [catalog.find_name(name)])
-        entries += [entry for each in known for entry in _history(each)]
+        there = {(entry.name, entry.version) for entry in entries}
+        entries += [entry for each in known for entry in _history(each, there)]
         if name is None:
             entries += [
                 _nameless_removal(deleted_ns, record)
@@ -171,12 +174,16 @@ def _taken(record: Record) -> LogEntry:
         before=None,
         run=record.run,
         message=record.message,
-        by=record.host,
+        by=made_by(record),
     )
 
 
-def _history(name: NameFile) -> Iterator[LogEntry]:
+def _history(
+    name: NameFile, there: Collection[tuple[str | None, int | None]]
+) -> Iterator[LogEntry]:
     for event in reversed(name.history):
+        if event.kind == "version" and (name.name, event.version) in there:
+            continue  # it came back, out of a bundle perhaps, and speaks for itself
         yield LogEntry(
             at=event.at,
             kind=event.kind,
@@ -185,8 +192,8 @@ def _history(name: NameFile) -> Iterator[LogEntry]:
             id=None,
             alias=event.alias,
             before=event.before,
-            run=None,
-            message=None,
+            run=event.run,
+            message=event.message,
             by=event.by,
         )
 

@@ -74,6 +74,8 @@ def export_bundle(
     BlobError for what is damaged, and then there is no file."""
     names = tuple(dict.fromkeys(map(check_name, names)))
     with reading(depot) as catalog:
+        if damages := catalog.damages("live"):
+            raise damages[0]  # it would be missing, and nobody would know
         records = [record for name in names for record in _versions(catalog, name)]
         runs = _runs_of(catalog, records)
         name_files = [catalog.name(name) for name in names]
@@ -130,9 +132,8 @@ def _runs_of(catalog: Catalog, records: Sequence[Record]) -> list[RunFile]:
     """Those that made or used them."""
     ids: dict[str, None] = {}
     for record in records:
-        for run_id in (record.run, *catalog.users_of(record.id)):
-            if run_id is not None:
-                ids[run_id] = None
+        for run_id in (*catalog.makers_of(record), *catalog.users_of(record.id)):
+            ids[run_id] = None
     found = (catalog.run(run_id) for run_id in sorted(ids))
     return [run for run in found if run is not None]
 

@@ -85,17 +85,18 @@ class Draft:
         """BlobError if the content is not `expected`; SourceError if it cannot be read. Mode and
         time default to the source's."""
         self._session.beat()
+        shown = display(os.fsencode(source))
         try:
             directory = os.open(source.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                taken = take_file(directory, os.fsencode(source.name), self._sink, xattrs=False)
-            finally:
-                os.close(directory)
-        except Unreadable as exc:
-            raise SourceError(f"{display(os.fsencode(source))}: {exc.reason}") from exc
         except OSError as exc:
-            shown = display(os.fsencode(source))
             raise SourceError(f"cannot read {shown}: {exc.strerror}") from exc
+        try:
+            # An OSError is the store's: a full disk makes no file unreadable.
+            taken = take_file(directory, os.fsencode(source.name), self._sink, xattrs=False)
+        except Unreadable as exc:
+            raise SourceError(f"{shown}: {exc.reason}") from exc
+        finally:
+            os.close(directory)
         if expected is not None and taken.sha256 != expected:
             raise BlobError(
                 f"{display(path)} has other content than its digest says",
@@ -132,6 +133,8 @@ class Draft:
             self._place(lead + path, _moved(entry, lead))
         if prefix and prefix not in self._dirs:
             self._place(prefix, tree.root)
+        # Somebody named it, whatever is in it.
+        self._has_own_dirs = True
         self._skipped += [
             Skipped(escape(lead + entry.path), entry.reason) for entry in result.skipped
         ]

@@ -56,6 +56,11 @@ def version_word(record: Record) -> str:
     return record.name if record.version is None else f"{record.name}:v{record.version}"
 
 
+def made_by(record: Record) -> str:
+    """Its user and host, or the host alone."""
+    return f"{record.user}@{record.host}" if record.user else record.host
+
+
 def find_records(
     catalog: Catalog, word: str, place: Place = "live", *, newest_of_name: bool = True
 ) -> list[Record]:

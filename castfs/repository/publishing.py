@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from castfs.catalog import Change, NameFile, Note, changing
+from castfs.catalog import Catalog, Change, NameFile, Note, changing, reading
 from castfs.catalog.files import new_event, note_path, read_note, write_name, write_note
-from castfs.catalog.words import check_alias, check_name, check_text, show_word
+from castfs.catalog.words import check_alias, check_name, check_text, normalize_name, show_word
 from castfs.digest import Digest
 from castfs.errors import DamageError, StoreError, UsageError
 from castfs.manifest import (
@@ -25,8 +25,16 @@ from castfs.manifest import (
     is_stored_whole,
 )
 from castfs.paths import RelPath, unescape
+from castfs.repository.recording import record_made_again
 from castfs.store import Depot, Record, WriteSession
-from castfs.store.records import VERSION_MAX, Reference, Skipped, format_time, new_record_id
+from castfs.store.records import (
+    VERSION_MAX,
+    Reference,
+    Skipped,
+    format_time,
+    new_record_id,
+    user_name,
+)
 
 #: Types that are the same wherever they lie: rules of git's have nothing to say about them.
 TAKEN_WHOLE = ("dataset", "model")
@@ -64,8 +72,8 @@ class Details:
         return Details(
             name=check_name(self.name) if self.name is not None else None,
             type=check_type(self.type) if self.type is not None else None,
-            tags=tuple(dict.fromkeys(self.tags)),
-            metadata=dict(self.metadata),
+            tags=tuple(dict.fromkeys(map(normalize_name, self.tags))),
+            metadata=normalize_keys(self.metadata),
             message=self.message,
             aliases=tuple(dict.fromkeys(map(check_alias, self.aliases))),
             run=self.run,
@@ -85,12 +93,18 @@ class Published:
 
 
 def check_type(word: str) -> str:
+    """In small letters. UsageError."""
     check_text(word)
+    word = word.lower()
     if not word.replace("-", "").replace("_", "").isalnum() or len(word) > 64:
         raise UsageError(
             f"{show_word(word)} is not a type", hint="model, dataset, config, code, custom, …"
         )
     return word
+
+
+def normalize_keys(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {normalize_name(key): value for key, value in metadata.items()}
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> None:
@@ -129,6 +143,7 @@ def publish(
         manifest=manifest.id,
         created_at=format_time(time.time() if details.created_at is None else details.created_at),
         host=socket.gethostname(),
+        user=user_name(),
         source=source,
         file_count=len(manifest.tree.files) - len(references),
         total_size_bytes=_own_size(manifest, references),
@@ -144,20 +159,30 @@ def publish(
     )
     depot = session.depot
     if details.name is not None:
-        # Looked at before the manifest is written: mostly nothing has to be.
-        with changing(depot) as change:
-            same = _find_same(change, record, details)
-            if same and same.manifest != manifest.id:
-                if _is_readable(depot, same):
-                    return Published(record=same, new_manifest=False, unchanged=True)
+        # Looked at before the manifest is written: mostly nothing has to be. And before the catalog
+        # is held: reading one takes a second for each million of entries.
+        with reading(depot) as catalog:
+            known, same = catalog.name(details.name), _find_same(catalog, record, details)
+        check_same_type(known, details)
+        if same is not None and same.manifest != manifest.id:
+            if _is_readable(depot, same):
+                with changing(depot) as change:
+                    found = _find_same(change, record, details)
+                    if found is not None and found.id == same.id:
+                        found = _say_more(change, found, details)
+                        return Published(record=found, new_manifest=False, unchanged=True)
+            else:
                 # Nobody can read what it was, and its files are here: in a version of their own.
                 details = dataclasses.replace(details, new_version=True)
     is_sound = functools.partial(is_stored_whole, manifest)
     new = session.publish_manifest(manifest.id, encode_manifest(manifest), is_sound=is_sound)
     with changing(depot) as change:
         if details.name is not None:
-            if same := _find_same(change, record, details):
-                return Published(record=same, new_manifest=new, unchanged=True)
+            check_same_type(change.name(details.name), details)
+            found = _find_same(change, record, details)
+            if found is not None:
+                found = _say_more(change, found, details)
+                return Published(record=found, new_manifest=new, unchanged=True)
             record = _number(change, record, details)
         change.touch(record.id)
         session.publish_record(record)
@@ -166,12 +191,13 @@ def publish(
 
 
 def _is_readable(depot: Depot, record: Record) -> bool:
+    """And is it what its record says?"""
     try:
         digest = Digest(record.manifest)
-        decode_stored(depot.read_manifest(digest), digest)
+        manifest = decode_stored(depot.read_manifest(digest), digest)
     except DamageError:
         return False
-    return True
+    return content_id(manifest.tree) == record.content
 
 
 def _own_size(manifest: Manifest, references: Sequence[Reference]) -> int:
@@ -181,31 +207,53 @@ def _own_size(manifest: Manifest, references: Sequence[Reference]) -> int:
     return manifest.tree.total_size_bytes - sum(file.size_bytes for file in entries)
 
 
-def _find_same(change: Change, record: Record, details: Details) -> Record | None:
-    """The latest version, if it is what `record` is; it gets what else was said now."""
-    name = change.name(details.name or "")
-    check_same_type(name, details)
+def _find_same(catalog: Catalog, record: Record, details: Details) -> Record | None:
+    """The latest version, if it is what `record` is."""
     if details.new_version or details.version is not None:
         return None
-    latest = change.latest(details.name or "")
+    name = details.name or ""
+    latest = catalog.latest(name)
     if latest is None or latest.version is None or latest.content != record.content:
         return None
     if latest.references != record.references:
         return None
+    if latest.version < catalog.last_version(name) and catalog.damaged_records("live"):
+        return None  # the latest may be one that cannot be read
+    return latest
+
+
+def _say_more(change: Change, latest: Record, details: Details) -> Record:
+    """What was said now of what is there already."""
+    name = change.name(details.name or "")
     if name and name.type is None and details.type is not None:
         save_name(change, msgspec.structs.replace(name, type=details.type))
     # One that cannot be read is not written over.
     note = read_note(note_path(change.depot, latest.id))
-    if note is not None:
-        latest = msgspec.structs.replace(latest, tags=note.tags, metadata=note.metadata)
-    tags = tuple(dict.fromkeys((*latest.tags, *details.tags)))
-    metadata = {**latest.metadata, **details.metadata}
-    if (tags, metadata) != (latest.tags, dict(latest.metadata)):
+    # What another run said of it stays; what this one says is in its own file.
+    is_again = details.run is not None and details.run != latest.run
+    said = msgspec.structs.replace(
+        latest,
+        type=latest.type or details.type,
+        tags=tuple(dict.fromkeys((*latest.tags, *details.tags))),
+        metadata={
+            **latest.metadata,
+            **details.metadata,
+            **(latest.metadata if is_again else {}),
+        },
+    )
+    if said != latest:
         change.touch_note(latest.id)
-        write_note(change.depot, Note(id=latest.id, tags=tags, metadata=metadata))
-        latest = msgspec.structs.replace(latest, tags=tags, metadata=metadata)
-    _set_aliases(change, latest, details)
-    return latest
+        note_type = said.type if latest.type is None else note.type if note else None
+        write_note(
+            change.depot,
+            Note(id=latest.id, type=note_type, tags=said.tags, metadata=said.metadata),
+        )
+    if details.run is not None:
+        record_made_again(
+            change, details.run, said, metadata=details.metadata, message=details.message
+        )
+    _set_aliases(change, said, details)
+    return said
 
 
 def check_same_type(name: NameFile | None, details: Details) -> None:
@@ -239,34 +287,40 @@ def _number(change: Change, record: Record, details: Details) -> Record:
 def _set_aliases(change: Change, record: Record, details: Details) -> None:
     if record.name is None or record.version is None:
         return
-    for alias in details.aliases:
-        try:
-            move_alias(change, record.name, alias, record.version)
-        except (OSError, StoreError) as exc:
-            version = f"{record.name}:v{record.version}"
-            raise StoreError(
-                f"{show_word(version)} is recorded, but not its alias {show_word(alias)}: "
-                f"{exc.strerror if isinstance(exc, OSError) else exc.message}",
-                hint=f"set it later: castfs alias {show_word(version)} {show_word(alias)}",
-            ) from exc
+    try:
+        move_aliases(change, record.name, details.aliases, record.version)
+    except (OSError, StoreError) as exc:
+        version, alias = f"{record.name}:v{record.version}", details.aliases[0]
+        raise StoreError(
+            f"{show_word(version)} is recorded, but not its alias {show_word(alias)}: "
+            f"{exc.strerror if isinstance(exc, OSError) else exc.message}",
+            hint=f"set it later: castfs alias {show_word(version)} {show_word(alias)}",
+        ) from exc
 
 
 def move_alias(change: Change, name: str, alias: str, version: int) -> int | None:
     """Returns the version that the alias meant until now. One rename, so it always means one."""
+    return move_aliases(change, name, [alias], version).get(alias)
+
+
+def move_aliases(
+    change: Change, name: str, aliases: Sequence[str], version: int
+) -> Mapping[str, int]:
+    """Returns what the aliases of the name meant until now."""
     known = change.name(name) or NameFile(name=name)
-    before = known.aliases.get(alias)
-    if before == version:
-        return before
-    event = new_event("alias", version, alias=alias, before=before)
-    aliases = {**known.aliases, alias: version}
-    save_name(
-        change,
-        msgspec.structs.replace(known, aliases=aliases, history=(*known.history, event)),
-    )
-    return before
+    moved = [alias for alias in aliases if known.aliases.get(alias) != version]
+    if moved:
+        events = [
+            new_event("alias", version, alias=alias, before=known.aliases.get(alias))
+            for alias in moved
+        ]
+        means = {**known.aliases, **dict.fromkeys(moved, version)}
+        history = (*known.history, *events)
+        save_name(change, msgspec.structs.replace(known, aliases=means, history=history))
+    return known.aliases
 
 
 def save_name(change: Change, name: NameFile) -> None:
     change.touch_name(name.name)
     write_name(change.depot, name)
-    change.update()
+    change.update_name(name.name)

@@ -98,7 +98,9 @@ def check_references(records: Iterable[Record], *, data: bool) -> Iterator[tuple
 
 def _find_trouble(reference: Reference, path: Path, *, data: bool) -> str | None:
     try:
-        # Without waiting for anybody at the other end of a FIFO.
+        # Opening alone does something to a device, or to who waits at the other end of a FIFO.
+        if stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            return "is no file"
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as exc:
         return f"cannot be read: {getattr(exc, 'strerror', None) or exc}"

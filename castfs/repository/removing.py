@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from castfs.catalog import Catalog, Change, NameFile, Place, changing, reading
+from castfs.catalog import Catalog, Change, Event, NameFile, Place, changing, reading
 from castfs.catalog.files import EventKind, new_event, remove_note
 from castfs.catalog.words import check_text, normalize_name, show_word
 from castfs.errors import BusyError, DamageError, NotFoundError, StoreError, UsageError
-from castfs.repository.naming import match_records, pick_record, version_word
+from castfs.repository.naming import made_by, match_records, pick_record, version_word
 from castfs.repository.publishing import save_name
 from castfs.repository.results import DeletedSnapshot, ForgetResult
 from castfs.retention import Group, Kept, Policy, apply_policy
@@ -87,12 +87,18 @@ def remove_for_good(depot: Depot, records: Sequence[Record], *, force: bool = Fa
 def delete_for_good(change: Change, records: Sequence[Record]) -> list[str]:
     """Returns the ids of those that readers hold."""
     _remember_numbers(change, records)
+    # Before: once a version is gone, nobody can say again that it is to go.
+    before = _take_aliases(change, records)
     change.touch_moved(*(record.id for record in records))
     held = delete_records(change.depot, [record.id for record in records])
-    for record in records:
-        if record.id not in held:
-            remove_note(change.depot, record.id)
-    _tell_names(change, [each for each in records if each.id not in held], "delete")
+    gone = [record for record in records if record.id not in held]
+    if held:
+        for known in before:
+            save_name(change, known)
+        _take_aliases(change, gone)
+    for record in gone:
+        remove_note(change.depot, record.id)
+    _tell_names(change, gone, "delete")
     return held
 
 
@@ -170,9 +176,30 @@ def forget_expired(depot: Depot, known: Mapping[str, Record], *, collected: bool
         change.distrust()
         change.touch_moved(*(record.id for record in gone))
         _remember_numbers(change, gone)
+        _take_aliases(change, gone)
         _tell_names(change, gone, "delete")
         for record in gone:
             remove_note(depot, record.id)
+        _forget_lost(change)
+
+
+def _forget_lost(change: Change) -> None:
+    """Aliases and notes of what nobody can bring back: a collector, or somebody who removed it, was
+    killed before it could say so."""
+    if change.damaged_records("all"):
+        return  # it may be one of them
+    for name, aliases in change.lost_aliases().items():
+        if known := change.name(name):
+            save_name(change, _without_aliases(known, aliases))
+    for record_id in change.lost_notes():
+        change.touch_note(record_id)
+        remove_note(change.depot, record_id)
+
+
+def _without_aliases(known: NameFile, lost: Mapping[str, int]) -> NameFile:
+    aliases = {alias: each for alias, each in known.aliases.items() if alias not in lost}
+    events = [new_event("unalias", each, alias=alias, before=each) for alias, each in lost.items()]
+    return msgspec.structs.replace(known, aliases=aliases, history=(*known.history, *events))
 
 
 def _spare_used(catalog: Catalog, group: Group) -> Group:
@@ -189,10 +216,12 @@ def _spare_used(catalog: Catalog, group: Group) -> Group:
 
 
 def users(catalog: Catalog, record: Record) -> list[str]:
-    """What needs a snapshot: its aliases, and the runs that were given it. DamageError."""
+    """What needs a snapshot: its aliases, and the runs that were given it. DamageError if that
+    cannot be known."""
     found = []
+    if damages := catalog.damages_about(record, notes=False):
+        raise damages[0]
     if record.name is not None and record.version is not None:
-        catalog.name(record.name)  # DamageError: its aliases are not known
         aliases = catalog.aliases_of(record.name, record.version)
         found += [f"alias {alias}" for alias in aliases]
     return found + [f"run {run_id}" for run_id in catalog.users_of(record.id)]
@@ -208,37 +237,68 @@ def refuse_used(catalog: Catalog, records: Sequence[Record]) -> None:
             )
 
 
-def _versions_of_names(records: Iterable[Record]) -> dict[str, list[int]]:
-    of_name: dict[str, list[int]] = {}
+def _by_name(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Those that are versions."""
+    of_name: dict[str, list[Record]] = {}
     for record in records:
         if record.name is not None and record.version is not None:
-            of_name.setdefault(record.name, []).append(record.version)
+            of_name.setdefault(record.name, []).append(record)
     return of_name
+
+
+def _version(record: Record) -> int:
+    assert record.version is not None
+    return record.version
+
+
+def _made(record: Record) -> Event:
+    return Event(
+        at=record.created_at,
+        kind="version",
+        version=_version(record),
+        by=made_by(record),
+        run=record.run,
+        message=record.message,
+    )
 
 
 def _remember_numbers(change: Change, records: Iterable[Record]) -> None:
     """That they were given, before the records that tell of them are gone."""
-    for name, versions in _versions_of_names(records).items():
+    for name, of_name in _by_name(records).items():
         known = change.name(name) or NameFile(name=name)
-        if known.last_version < max(versions):
-            save_name(change, msgspec.structs.replace(known, last_version=max(versions)))
+        last = max(map(_version, of_name))
+        if known.last_version < last:
+            save_name(change, msgspec.structs.replace(known, last_version=last))
+
+
+def _take_aliases(change: Change, records: Iterable[Record]) -> list[NameFile]:
+    """What nobody can bring back has no other name either. On a full disk, as `_tell_names`.
+    Returns the names as they were."""
+    before = []
+    for name, of_name in _by_name(records).items():
+        versions = set(map(_version, of_name))
+        with contextlib.suppress(OSError, StoreError, DamageError):
+            known = change.name(name)
+            taken = {a: v for a, v in known.aliases.items() if v in versions} if known else {}
+            if known and taken:
+                save_name(change, _without_aliases(known, taken))
+                before.append(known)
+    return before
 
 
 def _tell_names(change: Change, records: Iterable[Record], kind: EventKind) -> None:
     """In the order of the versions. On a full disk, which removing is there to help with, the
     history does without."""
-    for name, versions in _versions_of_names(records).items():
+    for name, of_name in _by_name(records).items():
+        versions = list(map(_version, of_name))
         with contextlib.suppress(OSError, StoreError, DamageError):
             known = change.name(name) or NameFile(name=name, last_version=max(versions))
             events = [new_event(kind, version) for version in sorted(versions)]
-            aliases = dict(known.aliases)
-            # What nobody can bring back has no other name either.
-            for alias, version in known.aliases.items() if kind == "delete" else ():
-                if version in versions:
-                    del aliases[alias]
-                    events.append(new_event("unalias", version, alias=alias, before=version))
+            if kind == "delete":
+                # Nothing else says any more that they were made.
+                events = [*map(_made, sorted(of_name, key=_version)), *events]
             history = (*known.history, *events)
-            save_name(change, msgspec.structs.replace(known, aliases=aliases, history=history))
+            save_name(change, msgspec.structs.replace(known, history=history))
 
 
 def _chosen(
@@ -250,9 +310,10 @@ def _chosen(
     check_text(*words)
     for word in words:
         of_name = list(catalog.iter_records(place, name=normalize_name(word)))
+        # One that cannot be read may be of that name, too.
+        if damages := catalog.damaged_records(place):
+            raise damages[0]
         if not of_name:
-            if damages := catalog.damaged_records(place):
-                raise damages[0]
             raise NotFoundError(
                 f"no snapshot is called {show_word(word)}", hint="see `castfs list`"
             )

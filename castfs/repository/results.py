@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from castfs.errors import DamageError
 from castfs.ingest.options import Ignored, SkippedEntry
 from castfs.retention import Group
 from castfs.store import Record
@@ -172,6 +173,8 @@ class Standing:
     aliases: tuple[str, ...]
     used_by: tuple[str, ...]
     named_by: tuple[str, ...]
+    #: What cannot be read, and may say something of it.
+    damages: tuple[DamageError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -100,8 +101,9 @@ def compute_stats(depot: Depot) -> StoreStats:
                 counts["references"] += 1
                 counts["reference bytes"] += reference.size_bytes or 0
     for manifest_id in depot.iter_manifest_ids():
-        counts["manifests"] += 1
-        counts["manifest bytes"] += depot.manifest_path(manifest_id).stat().st_size
+        with contextlib.suppress(FileNotFoundError):  # collected at this moment
+            counts["manifest bytes"] += depot.manifest_path(manifest_id).stat().st_size
+            counts["manifests"] += 1
     for _, status in depot.blobs.iter_blobs():
         counts["blobs"] += 1
         counts["blob bytes"] += status.st_size

@@ -14,6 +14,7 @@ import msgspec
 from castfs.catalog import Catalog
 from castfs.catalog.words import normalize_name
 from castfs.paths import escape
+from castfs.repository.publishing import normalize_keys
 from castfs.store import Record
 
 #: An id has the time of its machine's clock, `created_at` perhaps another one's.
@@ -40,12 +41,12 @@ class Selection:
         return bool(
             (not sources or record.source in sources)
             and self.matches_name(record.name or "")
-            and (self.type is None or record.type == self.type)
-            and set(self.tags) <= set(record.tags)
+            and (self.type is None or record.type == self.type.lower())
+            and set(map(normalize_name, self.tags)) <= set(record.tags)
             and (self.since is None or _seconds(record.created_at) >= self.since)
             and all(
                 key in record.metadata and _is_value(record.metadata[key], value)
-                for key, value in self.metadata.items()
+                for key, value in normalize_keys(self.metadata).items()
             )
         )
 
@@ -67,9 +68,9 @@ def select(catalog: Catalog, selection: Selection) -> Iterator[Record]:
         since = f"{milliseconds:012x}"
     records = catalog.iter_records(
         name=exact,
-        type=selection.type,
+        type=selection.type.lower() if selection.type is not None else None,
         sources=as_sources(selection.source),
-        tags=list(selection.tags),
+        tags=list(map(normalize_name, selection.tags)),
         since=since,
     )
     return filter(selection.matches, records)

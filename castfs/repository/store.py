@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from castfs import settings
 from castfs.catalog import reading
+from castfs.errors import BusyError
 from castfs.progress import SILENT, Progress
 from castfs.repository import naming
 from castfs.repository.lookup import load_manifest_file, resolve_snapshot
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from castfs.gc import GcOptions, GcResult
     from castfs.ingest.options import ScanOptions
     from castfs.mount import MountOptions, MountStatus
+    from castfs.repository.graph import Graph
+    from castfs.repository.lineage import Direction
     from castfs.repository.results import (
         Aliases,
         AliasMove,
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     )
     from castfs.retention import Policy
     from castfs.verify import VerifyOptions, VerifyResult
+
+log = logging.getLogger("castfs.repository")
 
 
 class Store:
@@ -140,6 +146,19 @@ class Store:
         from castfs.repository.artifacts import iter_matches
 
         return iter_matches(self._depot, words)
+
+    def lineage(
+        self, word: str, direction: Direction = "both", *, depth: int | None = None
+    ) -> Graph:
+        """The versions and runs that a snapshot (or the run of that id) came from (`up`), and those
+        that came from it (`down`); `depth` counts edges. NotFoundError, AmbiguousError;
+        DamageError if a file that belongs to it may be unreadable."""
+        from castfs.repository.lineage import build_lineage
+
+        with reading(self._depot) as catalog:
+            if damages := catalog.damages():
+                raise damages[0]
+            return build_lineage(catalog, word, direction, depth=depth)
 
     def stats(self) -> StoreStats:
         from castfs.repository.search import compute_stats
@@ -387,12 +406,15 @@ class Store:
         options = options or GcOptions()
         # What is deleted says nothing any more.
         known = read_expiring(self._depot, options.trash_age_seconds)
-        collected = False
         try:
             result = collect(self._depot, options, progress=progress)
-            collected = True
-        finally:  # it may be interrupted after that
-            forget_expired(self._depot, known, collected=collected)
+        except BaseException:  # it may be interrupted after that
+            forget_expired(self._depot, known, collected=False)
+            raise
+        try:
+            forget_expired(self._depot, known, collected=True)
+        except BusyError as exc:  # what is collected is collected; the next one says it
+            log.warning("%s", exc)
         return result
 
     def verify(

@@ -10,20 +10,21 @@ import tarfile
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import msgspec
 
-from castfs.catalog import Change, NameFile, Note, RunFile, changing
-from castfs.catalog.files import RUN_FILE, write_note, write_run
-from castfs.catalog.words import check_alias, check_name, show_word
+from castfs import atomic
+from castfs.catalog import Catalog, Change, NameFile, Note, RunFile, changing, reading
+from castfs.catalog.files import FILE_MODE, encode_file, name_path, notes_dir, runs_dir
+from castfs.catalog.words import show_word
 from castfs.digest import Digest
 from castfs.errors import CastfsError, DamageError, NotFoundError, UsageError
 from castfs.manifest import Manifest, decode_stored, encode_manifest, is_stored_whole
 from castfs.paths import display
 from castfs.progress import SILENT, Progress
+from castfs.repository import bundle_checks as checks
 from castfs.repository.bundling import HEADER, Header
 from castfs.repository.publishing import save_name
 from castfs.store import Depot, Record, WriteSession
@@ -144,25 +145,27 @@ class _Reader:
         match kind:
             case "names":
                 name: NameFile = decode(type=NameFile)
-                check_name(name.name)
-                for alias in name.aliases:
-                    check_alias(alias)
+                checks.check_name_file(name)
+                if name_path(self._depot, name.name).stem != key:
+                    raise ValueError(f"names/{key} is of another name")
                 read.names.append(name)
             case "runs":
                 run: RunFile = decode(type=RunFile)
-                if run.id != key or not RUN_FILE.fullmatch(f"{key}.json"):
+                if run.id != key:
                     raise ValueError(f"run {key} is another one")
+                checks.check_run(run)
                 read.runs.append(run)
             case "notes":
-                read.notes.append(decode(type=Note))
+                note: Note = decode(type=Note)
+                if note.id != key:
+                    raise ValueError(f"note {key} is another one")
+                checks.check_note(note)
+                read.notes.append(note)
             case _:
                 record: Record = decode(type=Record)
                 if record.id != key or record.manifest not in read.manifests:
                     raise ValueError(f"snapshot {key} is another one, or without its manifest")
-                if record.name is None or record.version is None:
-                    raise ValueError(f"snapshot {key} is no version of a name")
-                check_name(record.name)
-                datetime.fromisoformat(record.created_at)
+                checks.check_record_alone(record)
                 read.records.append(record)
 
     def _take_blob(self, tar: tarfile.TarFile, member: tarfile.TarInfo, digest: Digest) -> None:
@@ -195,12 +198,23 @@ class _Reader:
             for file in manifest.tree.files.values():
                 if self._blobs.get(file.sha256) != file.size_bytes:
                     raise ValueError(f"the content {file.sha256} is missing, or of another size")
+        checks.check_together(
+            read.header.names, read.names, read.runs, read.notes, read.records, read.manifests
+        )
+        with reading(self._depot) as catalog:
+            _check(catalog, read)  # before anything is stored; what counts is what it says below
+            known = {record.id for record in read.records if catalog.get(record.id) is not None}
         self._session.commit_blobs()
         for manifest in read.manifests.values():
             is_sound = functools.partial(is_stored_whole, manifest)
             self._session.publish_manifest(
                 manifest.id, encode_manifest(manifest), is_sound=is_sound
             )
+        # All that can be is written and synced before the catalog is held.
+        self._session.stage_records([each for each in read.records if each.id not in known])
+        words = _Words(self._session)
+        words.stage(runs_dir(self._depot), {run.id: run for run in read.runs})
+        words.stage(notes_dir(self._depot), {note.id: note for note in read.notes})
         with changing(self._depot) as change:
             added = _check(change, read)
             change.touch(*(record.id for record in added))
@@ -208,28 +222,29 @@ class _Reader:
             if added:
                 self._session.publish_records(added)
             kept = _save_names(change, read)
-            runs = _save_runs(change, read)
-            for note in read.notes:
-                if any(record.id == note.id for record in added):
-                    change.touch_note(note.id)
-                    write_note(self._depot, note)
+            runs = {run.id: run for run in read.runs if change.run(run.id) is None}
+            for run_id in runs:
+                change.touch_run(run_id)
+            words.publish(runs_dir(self._depot), runs)
+            new = {record.id for record in added}
+            notes = {note.id: note for note in read.notes if note.id in new}
+            for record_id in notes:
+                change.touch_note(record_id)
+            words.publish(notes_dir(self._depot), notes)
         return UnbundleResult(
             names=read.header.names,
             version_count=len(read.records),
             added_versions=tuple(f"{each.name}:v{each.version}" for each in added),
-            added_runs=runs,
+            added_runs=len(runs),
             added_count=self._added[0],
             added_bytes=self._added[1],
             kept_aliases=tuple(kept),
         )
 
 
-def _check(change: Change, read: _Read) -> list[Record]:
+def _check(change: Catalog, read: _Read) -> list[Record]:
     """The records that are new here. UsageError for what contradicts what is."""
     added = []
-    versions = {(record.name, record.version) for record in read.records}
-    if len(versions) < len(read.records):
-        raise ValueError("it has one version twice")
     for record in read.records:
         if change.get(record.id) is not None:
             continue
@@ -299,14 +314,32 @@ def _save_names(change: Change, read: _Read) -> list[str]:
     return kept
 
 
-def _save_runs(change: Change, read: _Read) -> int:
-    count = 0
-    for run in read.runs:
-        if change.run(run.id) is None:
-            change.touch_run(run.id)
-            write_run(change.depot, run)
-            count += 1
-    return count
+class _Words:
+    """Runs and notes, which are written first and then appear, with one sync of the directory."""
+
+    def __init__(self, session: WriteSession) -> None:
+        self._depot = session.depot
+        self._staging = session.staging.path
+        self._temps: dict[tuple[Path, str], Path] = {}
+
+    def stage(self, directory: Path, files: Mapping[str, RunFile | Note]) -> None:
+        for key, value in files.items():
+            if not os.path.lexists(directory / f"{key}.json"):
+                self._temps[directory, key] = self._write(value)
+
+    def _write(self, value: RunFile | Note) -> Path:
+        return atomic.write_temp(self._staging, [encode_file(value)], mode=FILE_MODE)
+
+    def publish(self, directory: Path, files: Mapping[str, RunFile | Note]) -> None:
+        """The caller holds the catalog."""
+        if not files:
+            return
+        atomic.ensure_dir(directory, self._depot.dir_mode)
+        for key, value in files.items():
+            # One that was there when the others were written, and is gone.
+            temp = self._temps.get((directory, key)) or self._write(value)
+            temp.replace(directory / f"{key}.json")
+        atomic.fsync_dir(directory)
 
 
 def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int = 64 << 20) -> bytes:

@@ -19,8 +19,9 @@ from castfs.ingest import ScanOptions
 from castfs.paths import display, shown
 from castfs.repository.drafting import Draft
 from castfs.repository.lookup import resolve_snapshot
-from castfs.repository.publishing import check_metadata, check_type
+from castfs.repository.publishing import check_type
 from castfs.repository.snapshot import Snapshot
+from castfs.runs.checking import as_metadata, as_number, as_path, as_patterns, as_text
 from castfs.store import Depot, Record
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ class ArtifactManifest:
 class _Staged:
     """What was added and is not logged yet."""
 
-    files: list[tuple[str, Path]] = field(default_factory=list)
-    dirs: list[tuple[str, Path, tuple[str, ...]]] = field(default_factory=list)
+    files: list[tuple[bytes, Path]] = field(default_factory=list)
+    dirs: list[tuple[bytes, Path, tuple[str, ...]]] = field(default_factory=list)
     references: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -99,15 +100,15 @@ class Artifact:
         description: str = "",
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """UsageError for a name or type that cannot be."""
+        """UsageError for a name, type or anything else that cannot be."""
         self.name = check_name(name)
         self.type = check_type(type)
-        self.description = description
+        self.description = as_text(description, "the description")
         self.metadata: dict[str, Any] = {}
         self.tags: list[str] = []
         self._staged = _Staged()
         self._bound: tuple[Depot, Record] | None = None
-        self.add_metadata(metadata or {})
+        self.add_metadata(metadata if metadata is not None else {})
 
     def __repr__(self) -> str:
         version = f":v{self.version}" if self._bound else ""
@@ -118,13 +119,14 @@ class Artifact:
     def add_file(self, path: str | os.PathLike[str], name: str | None = None) -> Self:
         """A file, as `name` (by default its own). It is read when the artifact is logged.
         SourceError."""
-        source = Path(path)
-        if not source.is_file():
-            what = "is no file" if source.exists() else "does not exist"
+        source = as_path(path, "the file")
+        if not os.path.isfile(source):
+            what = "is no file" if os.path.lexists(source) else "does not exist"
             raise SourceError(
                 f"{display(os.fsencode(source))} {what}", hint="give the path of a file"
             )
-        self._open().files.append((name or source.name, source.resolve()))
+        own = _as_name(name) if name is not None else b""
+        self._open().files.append((own or os.fsencode(source.name), source.resolve()))
         return self
 
     def add_dir(
@@ -135,45 +137,50 @@ class Artifact:
     ) -> Self:
         """All of a directory, at the artifact's root or below `name`. Nothing is left out but what
         `exclude_patterns` (as in .gitignore) match. SourceError."""
-        source = Path(path)
-        if not source.is_dir():
-            what = "is no directory" if source.exists() else "does not exist"
+        source = as_path(path, "the directory")
+        if not os.path.isdir(source):
+            what = "is no directory" if os.path.lexists(source) else "does not exist"
             raise SourceError(
                 f"{display(os.fsencode(source))} {what}", hint="give the path of a directory"
             )
-        self._open().dirs.append((name or "", source.resolve(), tuple(exclude_patterns or ())))
+        own = _as_name(name).strip(b"/") if name is not None else b""
+        excluded = as_patterns(exclude_patterns or (), "exclude_patterns")
+        self._open().dirs.append((own, source.resolve(), excluded))
         return self
 
     def add_reference(
         self,
-        uri: str,
+        uri: str | os.PathLike[str],
         checksum: str | None = None,
         size: int | None = None,
         name: str | None = None,
         **metadata: Any,
     ) -> Self:
-        """Something that is too large to be copied: where it is, how to know it again, its size in
-        bytes."""
-        check_metadata(metadata)
-        check_text(uri, *(() if checksum is None else (checksum,)))
-        if not uri:
-            raise UsageError("a reference needs a URI")
-        given: object = size
-        if given is not None and not (isinstance(given, int) and given >= 0):
+        """Something that is too large to be copied: where it is (a URI, or a path of what there
+        is), how to know it again, its size in bytes. SourceError, UsageError."""
+        as_metadata(metadata, "the metadata")
+        place = _as_uri(uri) if isinstance(uri, os.PathLike) else as_text(uri, "the URI")
+        if not place:
+            raise UsageError("a reference needs a URI", hint="say where it is")
+        for word, what in ((checksum, "the checksum"), (name, "the name")):
+            if word is not None:
+                as_text(word, what)
+        if size is not None and as_number(size, "the size") < 0:
             raise UsageError(f"{size!r} is no size", hint="give bytes, a whole number")
         self._open().references.append(
-            {"uri": uri, "checksum": checksum, "size": size, "name": name, "metadata": metadata}
+            {"uri": place, "checksum": checksum, "size": size, "name": name, "metadata": metadata}
         )
         return self
 
     def add_metadata(self, metadata: Mapping[str, Any]) -> Self:
         """Any that JSON can hold. A value that is `NAME:v3` is a link to that version."""
-        check_metadata(metadata)
+        as_metadata(metadata, "the metadata")
         self._open()
         self.metadata.update(metadata)
         return self
 
     def add_tags(self, *tags: str) -> Self:
+        check_text(*tags)
         self._open()
         self.tags += [tag for tag in dict.fromkeys(tags) if tag not in self.tags]
         return self
@@ -190,12 +197,12 @@ class Artifact:
         """Put what was added into a draft. SourceError, UnreadableError, UsageError."""
         staged = self._open()
         for name, source in staged.files:
-            draft.add_file(os.fsencode(name), source)
+            draft.add_file(name, source)
         for name, source, excluded in staged.dirs:
             # What belongs to a dataset is not for git's rules to decide, nor is anything else that
             # somebody named.
             ignore = IgnoreOptions(no_ignore=True, exclude=excluded)
-            draft.add_dir(os.fsencode(name.strip("/")), source, ScanOptions(ignore=ignore))
+            draft.add_dir(name, source, ScanOptions(ignore=ignore))
         for reference in staged.references:
             draft.add_reference(**reference)
 
@@ -258,7 +265,7 @@ class Artifact:
             word = "".join(c if c.isalnum() else "_" for c in self.name)[:80]
             target = Path(tempfile.mkdtemp(prefix=f"castfs_{word}_v{self.version}_"))
         else:
-            target = Path(target_dir)
+            target = as_path(target_dir, "the directory")
         try:
             snapshot.restore(target, if_exists="replace")
         except BaseException:
@@ -284,9 +291,8 @@ class Artifact:
         from castfs.mount import start_mount, unmount
         from castfs.repository.mounting import mount_request
 
-        place = (
-            Path(mountpoint) if mountpoint is not None else Path(tempfile.mkdtemp("", "castfs_"))
-        )
+        given = as_path(mountpoint, "the mount point") if mountpoint is not None else None
+        place = given if given is not None else Path(tempfile.mkdtemp("", "castfs_"))
         status: MountStatus | None = None
         try:
             status = start_mount(mount_request(self.snapshot, place, label=self.full_name))
@@ -302,6 +308,7 @@ class Artifact:
     def get_file_path(self, path: str) -> Path:
         """Where the content of one file lies in the store: read-only, and without its name.
         NotFoundError."""
+        as_path(path, "the path")
         snapshot = self.snapshot
         entry = snapshot.get(path)
         digest = getattr(entry, "digest", None)
@@ -328,7 +335,7 @@ class Artifact:
             created_at=record.created_at,
             updated_at=record.created_at,
             created_by_run=record.run,
-            created_by_user=record.host,
+            created_by_user=record.user or record.host,
             size_bytes=record.total_size_bytes,
             num_files=record.file_count,
             num_references=len(record.references),
@@ -363,3 +370,21 @@ class Artifact:
             ManifestReference(each.uri, each.checksum, each.size_bytes, each.metadata)
             for each in self._record.references
         ]
+
+
+def _as_name(given: str) -> bytes:
+    """A path in the artifact: bytes, as any name of a file. UsageError."""
+    if given == "":
+        return b""
+    as_path(given, "the name")
+    return os.fsencode(given)  # not the Path's: what has odd slashes is refused, not changed
+
+
+def _as_uri(path: os.PathLike[str]) -> str:
+    place = as_path(path, "the path")
+    if not os.path.exists(place):
+        raise SourceError(
+            f"{display(os.fsencode(place))} does not exist",
+            hint="give a path of what there is, or a URI as text",
+        )
+    return place.resolve().as_uri()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+import stat
+import unicodedata
 from pathlib import Path
 from typing import Any
 
-from castfs.errors import LimitError
+from castfs.errors import LimitError, SourceError
 from castfs.ignore import IgnoreOptions
 from castfs.ingest import ScanOptions
 from castfs.paths import display, escape
@@ -17,6 +20,7 @@ from castfs.repository.publishing import Details, Published
 from castfs.runs.outputs import Output
 from castfs.store import Depot
 
+_ENDING = ".json"
 _NO_NAME = re.compile(r"[^\w.+/-]+")
 #: Bytes of a name that are left for what stands before or behind.
 _PART_BYTES_MAX = 115
@@ -44,31 +48,44 @@ def take_output(
 def _own_name(key: str) -> str:
     """No two outputs share one: what a name cannot hold is told apart by a digest."""
     name, plain = as_name(key), key.strip("/")
-    if name in (plain, f"{plain}_"):
+    # `m.json` is called `m.json_`, so what is called so has to be called something else.
+    if name == (_with_ending(plain) if not plain.endswith(f"{_ENDING}_") else None):
         return name
     return f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def as_name(text: str) -> str:
     """What is left of a path as a part of a name."""
-    parts = _NO_NAME.sub("_", text).split("/")
+    # As names are: what becomes the same by it is told apart before it does.
+    parts = _NO_NAME.sub("_", unicodedata.normalize("NFC", text)).split("/")
     whole = "/".join(part if part.strip(".") else "_" for part in parts if part)
     whole = whole.lstrip("-~") or "_"
     while len(whole.encode()) > _PART_BYTES_MAX:
         whole = whole[1:]
-    return (whole + "_" if whole.endswith(".json") else whole).strip("/") or "_"
+    return _with_ending(whole).strip("/") or "_"
+
+
+def _with_ending(name: str) -> str:
+    """A name that ends so would be read as a manifest's file."""
+    return f"{name}_" if name.endswith(_ENDING) else name
 
 
 def stat_fingerprint(source: Path) -> dict[str, Any]:
     """What tells whether something that was not read is still the same."""
-    status = source.stat()
-    if source.is_dir():
-        files = [Path(at) / name for at, _, names in os.walk(source) for name in names]
-        sizes = [path.lstat().st_size for path in files]
-        return {
-            "mtime_ns": status.st_mtime_ns, "file_count": len(files), "size": sum(sizes),
-        }  # fmt: skip
-    return {"mtime_ns": status.st_mtime_ns, "size": status.st_size}
+    try:
+        status = source.stat()
+    except OSError as exc:
+        raise SourceError(f"cannot read {display(os.fsencode(source))}: {exc.strerror}") from exc
+    if not stat.S_ISDIR(status.st_mode):
+        return {"mtime_ns": status.st_mtime_ns, "size": status.st_size}
+    count = size = 0
+    for at, _, names in os.walk(source):
+        for name in names:
+            # What went since it was listed does not count.
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(at, name)).st_size
+                count += 1
+    return {"mtime_ns": status.st_mtime_ns, "file_count": count, "size": size}
 
 
 def check_limits(source: Path, bytes_max: int, files_max: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -12,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from castfs import atomic
-from castfs.catalog import RunFile, changing
-from castfs.catalog.files import runs_dir, write_run
+from castfs.catalog import Change, RunFile, changing
+from castfs.catalog.files import run_path, runs_dir, write_run
 from castfs.catalog.words import show_word
 from castfs.errors import NotFoundError, UsageError
 from castfs.paths import escape
-from castfs.repository.publishing import check_metadata
 from castfs.repository.store import Store, open_store
 from castfs.runs import active
+from castfs.runs.checking import as_metadata, as_path, as_text
+from castfs.runs.claiming import claim_dir, release_dir
 from castfs.runs.run import Run
 from castfs.store import Depot
 from castfs.store.records import format_time
@@ -37,14 +39,18 @@ def init(
     metadata: Mapping[str, Any] | None = None,
 ) -> Run:
     """Begin a run. `path` (`training/resnet`) stands for project and name. The store is made if
-    there is none; `run_dir` is where the run's own files are to lie, by default in it."""
+    there is none; `run_dir` is where the run's own files are to lie, by default in it: no two runs
+    share one. UsageError, TargetError, StoreError."""
     if path is not None:
         if project is not None or name is not None:
             raise UsageError("give a path, or a project and a name", hint="not both")
-        project, _, name = path.strip("/").partition("/")
-    check_metadata(metadata or {})
-    opened = store if isinstance(store, Store) else open_store(store, create=True)
-    depot = opened.depot
+        project, _, name = as_text(path, "the path").strip("/").partition("/")
+    for word, what in ((project, "the project"), (name, "the name")):
+        if word is not None:
+            as_text(word, what)
+    said = as_metadata(metadata, "the metadata") if metadata is not None else {}
+    target = as_path(run_dir, "run_dir").absolute() if run_dir is not None else None
+    depot = _open(store, create=True).depot
     run = RunFile(
         id=_new_id(),
         project=project or None,
@@ -52,26 +58,47 @@ def init(
         created_at=format_time(time.time()),
         host=socket.gethostname(),
         directory=escape(os.fsencode(os.getcwd())),
-        metadata=dict(metadata or {}),
+        metadata=dict(said),
     )
     with changing(depot) as change:
-        _make_files_dir(depot, run.id, run_dir)
-        change.touch_run(run.id)
-        write_run(depot, run)
+        place = runs_dir(depot) / run.id
+        try:
+            _make_files_dir(change, place, target)
+            change.touch_run(run.id)
+            write_run(depot, run)
+        except BaseException:
+            _remove_files_dir(depot, place, target)
+            raise
     made = Run(depot, run.id)
     active.add(made)
     return made
 
 
-def _make_files_dir(depot: Depot, run_id: str, given: str | os.PathLike[str] | None) -> None:
-    atomic.ensure_dir(runs_dir(depot), depot.dir_mode)
-    place = runs_dir(depot) / run_id
-    if given is None:
-        atomic.ensure_dir(place, depot.dir_mode)
-        return
-    target = Path(given).absolute()
-    target.mkdir(parents=True, exist_ok=True)
-    place.symlink_to(target)
+def _make_files_dir(change: Change, place: Path, target: Path | None) -> None:
+    atomic.ensure_dir(place.parent, change.depot.dir_mode)
+    if target is None:
+        atomic.ensure_dir(place, change.depot.dir_mode)
+    else:
+        claim_dir(change, target, place.name)
+        place.symlink_to(target)
+
+
+def _remove_files_dir(depot: Depot, place: Path, target: Path | None) -> None:
+    """Of a run that could not begin. What somebody named stays."""
+    with contextlib.suppress(OSError):
+        run_path(depot, place.name).unlink(missing_ok=True)
+        if target is None:
+            place.rmdir()
+        else:
+            release_dir(depot, target, place.name)
+            place.unlink(missing_ok=True)
+
+
+def _open(store: str | os.PathLike[str] | Store | None, *, create: bool = False) -> Store:
+    if isinstance(store, Store):
+        return store
+    place = as_path(store, "the store") if store is not None else None
+    return open_store(place, create=create)
 
 
 def _new_id() -> str:
@@ -80,12 +107,12 @@ def _new_id() -> str:
 
 def find_run(run_id: str, *, store: str | os.PathLike[str] | Store | None = None) -> Run:
     """A run by its id: one of this process, else of the store. NotFoundError."""
+    as_text(run_id, "the run's id")
     if not _ID.fullmatch(run_id):
         raise NotFoundError(f"{show_word(run_id)} is no run's id", hint="see `castfs runs`")
     if store is None and isinstance(run := active.find(run_id), Run):
         return run
-    opened = store if isinstance(store, Store) else open_store(store)
-    return Run(opened.depot, run_id)
+    return Run(_open(store).depot, run_id)
 
 
 def get_active_run() -> Run | None:

@@ -16,7 +16,6 @@ from typing import Any, Self, get_args
 
 import msgspec
 
-from castfs import atomic
 from castfs.catalog import RunFile, changing, reading
 from castfs.catalog.files import RunStatus, runs_dir, write_run
 from castfs.catalog.words import show_word
@@ -27,15 +26,27 @@ from castfs.ingest import ScanOptions
 from castfs.paths import display, escape
 from castfs.progress import SILENT
 from castfs.repository.drafting import Draft
-from castfs.repository.naming import match_records
-from castfs.repository.publishing import Details, Published, check_metadata
+from castfs.repository.naming import match_records, version_word
+from castfs.repository.publishing import Details, Published
+from castfs.repository.recording import record_use
+from castfs.repository.selecting import json_text
 from castfs.repository.store import Store
 from castfs.repository.taking import ingest
 from castfs.runs import active
 from castfs.runs.artifact import Artifact
+from castfs.runs.checking import (
+    as_metadata,
+    as_number,
+    as_path,
+    as_paths,
+    as_patterns,
+    as_text,
+    as_texts,
+)
 from castfs.runs.keeping import as_name, check_limits, stat_fingerprint, take_output
-from castfs.runs.lineage import record_use
+from castfs.runs.lines import LOG, append_line
 from castfs.runs.outputs import Output, OutputScanner, OutputWatcher, ScanReport
+from castfs.runs.summaries import SUMMARY, read_summary, write_summary
 from castfs.store import Depot
 from castfs.store.records import format_time
 
@@ -143,36 +154,30 @@ class Run:
     # What it says -------------------------------------------------------------------------------
 
     def log(self, data: Mapping[str, Any], step: int | None = None) -> None:
-        """Numbers of a step: a line in `log.jsonl` of the run's directory."""
-        check_metadata(data)
-        line = {"at": format_time(time.time()), "step": step, "data": data}
-        text = msgspec.json.encode(line) + b"\n"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        """Numbers of a step: a line in `log.jsonl` of the run's directory, whole or not at all.
+        UsageError, StoreError; NotFoundError if the run was removed."""
+        line = {
+            "at": format_time(time.time()),
+            "step": as_number(step, "the step") if step is not None else None,
+            "data": as_metadata(data, "what is logged"),
+        }
         try:
-            fd = os.open(self.run_dir / "log.jsonl", flags, self._depot.file_mode)
+            append_line(
+                self.run_dir / LOG, msgspec.json.encode(line) + b"\n", self._depot.file_mode
+            )
         except FileNotFoundError as exc:
             raise NotFoundError(f"run {self.id} was removed", hint="see `castfs runs`") from exc
-        try:
-            # One write: lines of several processes never mix.
-            os.write(fd, text)
-        finally:
-            os.close(fd)
 
     def summary(self, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Add to what is said of the run as a whole, `summary.json`; returns all of it."""
-        check_metadata(data or {})
-        path = self.run_dir / "summary.json"
+        said = as_metadata(data, "the summary") if data is not None else {}
+        path = self.run_dir / SUMMARY
         # Other processes may use the same run.
         with self._guard, self._changing():
-            try:
-                known: dict[str, Any] = json.loads(path.read_bytes())
-            except FileNotFoundError:
-                known = {}
-            except (ValueError, UnicodeDecodeError) as exc:
-                raise UsageError(f"{path} is no JSON: {exc}", hint="mend it or delete it") from exc
-            if data:
-                known |= data
-                atomic.write_file(path, [msgspec.json.format(msgspec.json.encode(known)), b"\n"])
+            known = read_summary(path)
+            if said:
+                known |= said
+                write_summary(path, known)
         return known
 
     # What it keeps ------------------------------------------------------------------------------
@@ -196,15 +201,16 @@ class Run:
         """
         options = ScanOptions(
             ignore=IgnoreOptions(
-                include=_several(include),
-                exclude=_several(exclude),
-                ignore_files=tuple(map(Path, _several(ignore_files))),
+                include=as_patterns(include, "include"),
+                exclude=as_patterns(exclude, "exclude"),
+                ignore_files=as_paths(ignore_files, "ignore_files"),
             ),
-            max_bytes=max_bytes,
-            max_files=max_files,
+            max_bytes=as_number(max_bytes, "max_bytes") if max_bytes is not None else None,
+            max_files=as_number(max_files, "max_files") if max_files is not None else None,
         )
+        self._file()
         details = Details(type="code", message=message or "workspace", run=self.id)
-        source = Path(root)
+        source = as_path(root, "the workspace")
         result = ingest(
             self._depot, source, options=options, output=None, details=details, progress=SILENT
         )
@@ -224,7 +230,7 @@ class Run:
 
     def store_blob(self, file_path: str | os.PathLike[str]) -> str:
         """Keep the content of one file as long as the run. Returns its SHA-256, 64 hex digits."""
-        source = Path(file_path)
+        source = as_path(file_path, "the file")
         self._file()
         with Draft(self._depot, f"run {self.id}") as draft:
             file = draft.add_file(os.fsencode(source.name), source)
@@ -234,7 +240,7 @@ class Run:
 
     def get_blob_path(self, blob_id: str) -> Path:
         """Where a content lies: read-only, under its digest. NotFoundError."""
-        if not re.fullmatch("[0-9a-f]{64}", blob_id):
+        if not re.fullmatch("[0-9a-f]{64}", as_text(blob_id, "the digest")):
             raise UsageError(f"{show_word(blob_id)} is not a SHA-256", hint="give 64 hex digits")
         blobs = self._depot.blobs
         digest = Digest(blob_id)
@@ -247,6 +253,8 @@ class Run:
     def log_artifact(self, artifact: Artifact, *, aliases: Sequence[str] = ()) -> int:
         """The next version of an artifact that this run made. Returns its number: that of the
         latest version if that is the same."""
+        if not isinstance(artifact, Artifact):
+            raise UsageError("this is no artifact", hint="give what castfs.Artifact(…) makes")
         published = self._log(
             artifact,
             Details(
@@ -255,7 +263,7 @@ class Run:
                 tags=artifact.tags,
                 metadata=artifact.metadata,
                 message=artifact.description or None,
-                aliases=_several(aliases),
+                aliases=as_texts(aliases, "aliases"),
                 run=self.id,
             ),
         )
@@ -274,10 +282,19 @@ class Run:
                 )
             published = draft.commit(details, source=f"run {self.id}")
         artifact.bind(self._depot, published.record)
+        said = published.record.metadata
+        if others := [key for key in details.metadata if said[key] != details.metadata[key]]:
+            log.warning(
+                "%s was made before, and keeps what was said of it: %s",
+                show_word(version_word(published.record)),
+                ", ".join(show_word(f"{key}={json_text(said[key])}") for key in others[:5]),
+            )
         return published
 
     def use_artifact(self, word: str) -> Artifact:
         """`NAME:latest`, `NAME:v3`, `NAME:ALIAS`, and that this run was given it. NotFoundError."""
+        if not as_text(word, "what is used"):
+            raise UsageError("what is used has no name", hint="give NAME, NAME:v3 or NAME:ALIAS")
         with changing(self._depot) as change:
             record = match_records(change, word)[0]
             record_use(change, self.id, record)
@@ -320,7 +337,8 @@ class Run:
     ) -> Artifact:
         """A model that this run begins with; otherwise as `log_dataset`."""
         given = path_or_uri if path_or_uri is not None else name
-        kind = source_type or ("local" if Path(given).exists() else "remote")
+        place = as_path(given, "where the model is")
+        kind = source_type or ("local" if os.path.exists(place) else "remote")
         return self._log_input(
             Artifact(name, "model", description or "", {"source_type": kind}),
             given,
@@ -336,8 +354,9 @@ class Run:
         save: bool,
         limits: tuple[int, int] | None,
     ) -> Artifact:
-        source = Path(place)
-        is_local = source.exists()
+        source = as_path(place, "where it is")
+        # Not Path.exists: a URI may be longer than a path can be.
+        is_local = os.path.exists(source)
         if save:
             if not is_local:
                 raise SourceError(
@@ -345,11 +364,12 @@ class Run:
                     hint="give a path, or log it without save=True",
                 )
             if limits is not None:
-                check_limits(source, *limits)
+                check_limits(source, *(as_number(limit, "the limit") for limit in limits))
             artifact.add_dir(source) if source.is_dir() else artifact.add_file(source)
+        elif is_local:
+            artifact.add_reference(source, **stat_fingerprint(source))
         else:
-            uri = source.resolve().as_uri() if is_local else os.fspath(place)
-            artifact.add_reference(uri, **(stat_fingerprint(source) if is_local else {}))
+            artifact.add_reference(os.fsdecode(place))
         details = Details(
             name=artifact.name,
             type=artifact.type,
@@ -370,9 +390,9 @@ class Run:
     ) -> Artifact:
         """What this run was told: `args` (a mapping, or an object with attributes such as that of
         argparse), more of the kind, and files. A version of `<path of the run>/config`."""
-        given = dict(args) if isinstance(args, Mapping) else vars(args) if args is not None else {}
-        said = {"args": given, "extra": dict(extra or {})}
         try:
+            given = dict(args) if isinstance(args, Mapping) else {} if args is None else vars(args)
+            said = {"args": given, "extra": dict(extra or {})}
             text = json.dumps(said, indent=2, sort_keys=True, default=str, allow_nan=False) + "\n"
         except (TypeError, ValueError, RecursionError) as exc:
             raise UsageError(
@@ -381,7 +401,7 @@ class Run:
         name = f"{as_name(self.path)}/config"
         with Draft(self._depot, f"run {self.id}") as draft:
             draft.add_bytes(b"config.json", text.encode())
-            for path in map(Path, _several(config_files)):
+            for path in as_paths(config_files, "config_files"):
                 draft.add_file(b"files/" + os.fsencode(path.name), path)
             details = Details(name=name, type="config", run=self.id)
             record = draft.commit(details, source=f"run {self.id}").record
@@ -445,13 +465,12 @@ class Run:
         patterns: Iterable[str] | None,
         **rules: Any,
     ) -> OutputScanner:
-        dirs: list[AnyPath] = (
-            [output_dirs] if isinstance(output_dirs, (str, os.PathLike)) else list(output_dirs)
-        )
-        given = _several(patterns or ())
+        place = as_path(root, "the root")
+        dirs = as_paths(output_dirs, "output_dirs")
+        given = as_patterns(patterns or (), "patterns")
         key = repr(
             (
-                os.path.abspath(root),
+                os.path.abspath(place),
                 [os.fspath(each) for each in dirs],
                 given,
                 sorted(rules.items()),
@@ -460,7 +479,7 @@ class Run:
         with self._guard:
             if key not in self._scanners:
                 self._scanners[key] = OutputScanner(
-                    Path(root),
+                    place,
                     dirs,
                     given,
                     state_file=self.run_dir / "outputs-state.json",
@@ -474,8 +493,3 @@ class Run:
         return take_output(
             self._depot, f"{as_name(self.path)}/outputs", output, run_id=self.id
         ).record.id
-
-
-def _several(given: Any) -> tuple[Any, ...]:
-    """One that stands for itself is no sequence of letters."""
-    return (given,) if isinstance(given, (str, os.PathLike)) else tuple(given)

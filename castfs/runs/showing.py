@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from castfs.catalog import RunFile, reading
 from castfs.catalog.files import runs_dir
 from castfs.catalog.words import show_word
-from castfs.errors import NotFoundError
-from castfs.regular import read_regular
+from castfs.errors import CastfsError, NotFoundError
+from castfs.repository.lineage import iter_made, use_word
 from castfs.repository.naming import version_word
+from castfs.runs.summaries import SUMMARY, read_summary
 from castfs.store import Depot
 
 
@@ -50,8 +49,7 @@ def describe_run(depot: Depot, run_id: str) -> RunDescription:
         used = []
         for use in run.uses:
             record = catalog.get(use.id)
-            used.append(version_word(record) if record else f"{use.id} (gone)")
-        own = {use.id for use in run.uses}
+            used.append(version_word(record) if record else f"{use_word(use)} (missing)")
         made = [
             MadeRecord(
                 id=record.id,
@@ -59,24 +57,21 @@ def describe_run(depot: Depot, run_id: str) -> RunDescription:
                 type=record.type,
                 deleted=catalog.deleted_ns(record.id) is not None,
             )
-            for record in catalog.iter_records("all", run=run_id)
-            if record.id not in own
+            for record in iter_made(catalog, run)
         ]
     place = runs_dir(depot) / run_id
     return RunDescription(
         run=run,
         path="/".join(filter(None, (run.project, run.name))),
         run_dir=place,
-        summary=_read_summary(place / "summary.json"),
+        summary=_read_summary(place / SUMMARY),
         used=tuple(used),
         made=tuple(made),
     )
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
-    """What is not there, or is no JSON, says nothing: the file belongs to the run."""
-    with contextlib.suppress(OSError, msgspec.DecodeError):
-        found = msgspec.json.decode(read_regular(path) or b"{}")
-        if isinstance(found, dict):
-            return found
+    """What cannot be read says nothing: the file belongs to the run."""
+    with contextlib.suppress(CastfsError):
+        return read_summary(path)
     return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from castfs import atomic
@@ -67,11 +67,28 @@ class DirectoryWatch:
         return directory / f"{key.hexdigest()[:32]}.json"
 
     def _take(self, output: Output) -> str:
+        self._check_run()
         published = take_output(self._store.depot, self._namespace, output, run_id=self._run_id)
         return published.record.id
 
-    def scan_once(self) -> ScanReport:
-        return self._scanner.scan_once()
+    def _check_run(self) -> None:
+        if self._run_id is not None:
+            find_run(self._run_id, store=self._store)
+
+    def scan_once(
+        self, *, last: bool = False, should_stop: Callable[[], bool] = lambda: False
+    ) -> ScanReport:
+        """NotFoundError if the run was removed; OSError and StoreError as of
+        `OutputScanner.scan_once`."""
+        self._check_run()
+        try:
+            report = self._scanner.scan_once(last=last, should_stop=should_stop)
+        except OSError:
+            self._check_run()  # with the run went the directory of the scanner's state
+            raise
+        if report.failed:
+            self._check_run()
+        return report
 
     def finish(self) -> ScanReport:
         """A last look, and as many more as the rules ask for of what was just written."""
@@ -79,7 +96,7 @@ class DirectoryWatch:
         for number in range(self._scanner.rules.stable_required + 1):
             if number:
                 time.sleep(self._min_age + _TICK_SECONDS)
-            report = self._scanner.scan_once(last=True)
+            report = self.scan_once(last=True)
             taken += report.taken
             if not report.waiting:
                 break

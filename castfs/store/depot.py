@@ -38,6 +38,7 @@ _DIRECTORIES = (
     "names", "notes", "runs",
 )  # fmt: skip
 _MANIFEST = re.compile(r"[0-9a-f]{64}\.json")
+_SHARD = re.compile(r"[0-9a-f]{2}")
 _LOCK_FILES = ("gate", "store", "gc.lock", "catalog.lock")
 
 
@@ -142,6 +143,8 @@ class Depot:
 
     def iter_manifest_ids(self) -> Iterator[Digest]:
         for shard in sorted(_names(self.manifests_dir)):
+            if not _SHARD.fullmatch(shard):
+                continue  # what another member was about to make may be closed to us
             for name in sorted(_names(self.manifests_dir / shard)):
                 if _MANIFEST.fullmatch(name) and name.startswith(shard):
                     yield Digest(name[:64])

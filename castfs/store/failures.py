@@ -21,6 +21,16 @@ _HINTS = {
     errno.EIO: "the disk reports errors; nothing was committed",
 }
 
+#: Of this process, or of the whole machine.
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+
+
+def hint_for(exc: OSError, otherwise: str) -> str:
+    """What to do where something could not be opened."""
+    if exc.errno in _TOO_MANY_FILES:
+        return "raise the limit of open files (`ulimit -n`), or close some mounts or readers"
+    return otherwise
+
 
 @contextlib.contextmanager
 def store_errors(path: Path) -> Iterator[None]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from castfs.errors import BusyError, StoreError
+from castfs.store.failures import hint_for
 
 #: How often and for how long an exclusive holder tries before it lets others through the gate.
 _TRIES = 12
@@ -94,7 +95,7 @@ class StoreLocks:
             except OSError as exc:
                 raise StoreError(
                     f"cannot lock the store at {self.store.parent}: {exc.strerror}",
-                    hint="does its filesystem support flock, and may you read it?",
+                    hint=hint_for(exc, "does its filesystem support flock, and may you read it?"),
                 ) from exc
             yield
 

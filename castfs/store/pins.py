@@ -20,6 +20,7 @@ from castfs import atomic
 from castfs.digest import Digest
 from castfs.errors import DamageError, NotFoundError, StoreError
 from castfs.store.depot import Depot
+from castfs.store.failures import hint_for
 from castfs.store.leases import Lease, released
 from castfs.store.locks import open_lock, try_flock
 from castfs.store.staging import BLOB_MODE
@@ -106,7 +107,7 @@ def _lease_foreign(depot: Depot, lease: Lease, chunks: list[bytes]) -> bool:
 def _no_lease(depot: Depot, exc: OSError) -> StoreError:
     return StoreError(
         f"cannot write a lease in {depot.leases_dir}: {exc.strerror}",
-        hint="free some space, or make the store read-only for this user",
+        hint=hint_for(exc, "free some space, or make the store read-only for this user"),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import secrets
 import time
 from collections.abc import Mapping
@@ -50,6 +52,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     manifest: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     created_at: str
     host: str
+    user: str | None = None
     source: str
     file_count: Annotated[int, msgspec.Meta(ge=0)]
     total_size_bytes: Annotated[int, msgspec.Meta(ge=0)]
@@ -66,6 +69,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 _decoder = msgspec.json.Decoder(Record)
+
+
+def user_name() -> str:
+    """Who runs this; the number of one without a name, as containers have."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def new_record_id(now_ns: int | None = None) -> str:

@@ -39,6 +39,8 @@ class WriteSession:
         self.depot = depot
         self._purpose = purpose
         self._check_existing = check_existing
+        #: Written, and not published yet: id → where.
+        self._records: dict[str, Path] = {}
         self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -242,27 +244,35 @@ class WriteSession:
         """Record a manifest that was published, and release the lease. Takes milliseconds."""
         self.publish_records([record])
 
+    def stage_records(self, records: Sequence[Record]) -> None:
+        """Write and sync them, so that `publish_records` has only to rename them."""
+        with store_errors(self.depot.path):
+            for record in records:
+                if record.id not in self._records:
+                    chunks = [encode_record(record)]
+                    temp = atomic.write_temp(self.staging.path, chunks, mode=BLOB_MODE)
+                    self._records[record.id] = temp
+
     def publish_records(self, records: Sequence[Record]) -> None:
         """Several at one moment."""
+        self.stage_records(records)
         with store_errors(self.depot.path):
-            temps = [
-                atomic.write_temp(self.staging.path, [encode_record(record)], mode=BLOB_MODE)
-                for record in records
-            ]
-            with self.depot.locks.shared():
-                self._lease.check()
-                for record in records:
-                    self._check_manifest(record)
-                for record, temp in zip(records, temps, strict=True):
-                    temp.replace(self.depot.record_path(record.id))
-                self._lease.release()
+            temps = [self._records[record.id] for record in records]
+            made: list[Path] = []
             try:
+                with self.depot.locks.shared():
+                    self._lease.check()
+                    for record in records:
+                        self._check_manifest(record)
+                    for record, temp in zip(records, temps, strict=True):
+                        made.append(temp.replace(self.depot.record_path(record.id)))
+                    self._lease.release()
                 atomic.fsync_dir(self.depot.snapshots_dir)
             except BaseException:
                 # Nobody was told of them, and a power cut might take them back.
                 with contextlib.suppress(OSError, StoreError), self.depot.locks.shared():
-                    for record in records:
-                        self.depot.record_path(record.id).unlink()
+                    for path in made:
+                        path.unlink()
                 raise
 
     def _check_manifest(self, record: Record) -> None:

@@ -27,8 +27,8 @@ from castfs.store.locks import open_lock, try_flock
 from castfs.store.records import Record, decode_record
 from castfs.store.staging import LOCK_BATCH
 
-#: The name of a file in the trash.
-TRASH_NAME = re.compile(r"([0-9a-f]{12})-([0-9a-f]{24})\.json")
+#: The name of a file in the trash; none is of a time after 2248, which no 63 bits of ns can hold.
+TRASH_NAME = re.compile(r"(0[0-7][0-9a-f]{10})-([0-9a-f]{24})\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +179,15 @@ def delete_records(depot: Depot, record_ids: Sequence[str]) -> list[str]:
         for start in range(0, len(record_ids), LOCK_BATCH):
             with depot.locks.exclusive():
                 # Looked for in the same hold: somebody may move it.
-                trashed = {name.record_id: name for name in list_trash(depot)}
-                for record_id in record_ids[start : start + LOCK_BATCH]:
-                    paths = [depot.record_path(record_id)]
-                    if record_id in trashed:
-                        paths.append(depot.trash_dir / str(trashed[record_id]))
-                    held += [record_id for path in paths if not _delete(path)]
+                batch = record_ids[start : start + LOCK_BATCH]
+                paths = [(record_id, depot.record_path(record_id)) for record_id in batch]
+                # Twice, perhaps: somebody has put a backup back.
+                paths += [
+                    (name.record_id, depot.trash_dir / str(name))
+                    for name in list_trash(depot)
+                    if name.record_id in batch
+                ]
+                held += [record_id for record_id, path in paths if not _delete(path)]
         for directory in (depot.snapshots_dir, depot.trash_dir):
             atomic.fsync_dir(directory)
     return held

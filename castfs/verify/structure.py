@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from castfs.digest import Digest
 from castfs.errors import CastfsError, DamageError
-from castfs.manifest import Manifest, decode_stored
+from castfs.manifest import Manifest, content_id, decode_stored
 from castfs.paths import display
 from castfs.progress import Progress
 from castfs.store import Depot, Record, pin_manifest
@@ -29,6 +29,8 @@ class Structure:
     records: dict[str, list[str]] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     bad_manifests: dict[str, str] = field(default_factory=dict)
+    #: By the ids of records: what they say that their trees are, without times.
+    contents: dict[str, str] = field(default_factory=dict)
     wanted: dict[str, int] = field(default_factory=dict)
     bad_sizes: dict[str, int | None] = field(default_factory=dict)
 
@@ -40,6 +42,8 @@ def check_structure(depot: Depot, chosen: Container[str] | None, progress: Progr
     for record in iter_all_records(depot, damaged):
         if chosen is None or record.id in chosen:
             found.records.setdefault(record.manifest, []).append(record.id)
+            if record.content is not None:
+                found.contents[record.id] = record.content
     if chosen is None:
         found.messages += [str(error) for error in damaged]
         with contextlib.suppress(CastfsError), depot.locks.shared():
@@ -93,6 +97,7 @@ def check_manifest(depot: Depot, manifest_id: Digest, found: Structure) -> None:
         with pin_manifest(depot, manifest_id, purpose="verify"):
             manifest = decode_stored(depot.read_manifest(manifest_id), manifest_id)
             _check_presence(depot, manifest, found)
+            _check_content(manifest, found)
     except DamageError as exc:
         if any(_is_recorded(depot, record_id) for record_id in found.records[manifest_id]):
             found.bad_manifests[manifest_id] = str(exc)
@@ -122,6 +127,17 @@ def _check_presence(depot: Depot, manifest: Manifest, found: Structure) -> None:
                 f"manifest {manifest.id} says that content {digest} has {file.size_bytes:,} bytes; "
                 f"it has {actual:,}"
             )
+
+
+def _check_content(manifest: Manifest, found: Structure) -> None:
+    """An ingest would be told that nothing has changed, and keep nothing."""
+    ids = [record_id for record_id in found.records[manifest.id] if record_id in found.contents]
+    actual = content_id(manifest.tree) if ids else ""
+    found.messages += [
+        f"snapshot {record_id} says of its tree what is not so: its content is {actual}"
+        for record_id in ids
+        if found.contents[record_id] != actual
+    ]
 
 
 def _is_sound(depot: Depot, digest: Digest) -> bool:

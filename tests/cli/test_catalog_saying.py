@@ -138,11 +138,11 @@ def test_log(castfs: Run, two: None, tree: Path) -> None:
     events = [(e["kind"], e["version"], e["alias"]) for e in castfs("log", "--json", "m").json]
     assert events == [
         ("unalias", 2, "best"), ("delete", 1, None), ("undelete", 1, None), ("remove", 1, None),
-        ("alias", 2, "best"), ("alias", 1, "best"), ("version", 2, None),
+        ("alias", 2, "best"), ("alias", 1, "best"), ("version", 2, None), ("version", 1, None),
     ]  # fmt: skip
     text = castfs("log", "m").text
     assert "m:best = v2; was v1" in text
-    assert len(text.splitlines()) == 8
+    assert len(text.splitlines()) == 9
     everything = castfs("log", "--json").json
     kinds = [(event["kind"], event["id"]) for event in everything if event["name"] is None]
     assert kinds == [("remove", unnamed), ("snapshot", unnamed)]

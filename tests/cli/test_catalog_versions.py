@@ -80,7 +80,7 @@ def test_versions(castfs: Run, model: list[str]) -> None:
     castfs("rm", "resnet:v2")
     header, *rows = castfs("versions", "resnet").text.splitlines()
     assert header.split() == [
-        "VERSION", "CREATED", "SIZE", "FILES", "RUN", "HOST", "STATUS", "ALIASES", "ID",
+        "VERSION", "CREATED", "SIZE", "FILES", "RUN", "BY", "STATUS", "ALIASES", "ID",
     ]  # fmt: skip
     assert [(row.split()[0], row.split()[8]) for row in rows] == [
         ("v1", "ready"),

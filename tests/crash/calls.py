@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import fcntl
 import io
 import os
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +24,36 @@ _ON_PATHS = (
 _ON_DESCRIPTORS = ("close", "fchmod", "fsync", "ftruncate", "pread", "read", "readv", "write")
 _ON_PAIRS = ("link", "rename", "replace")
 
-_LOCKS = {"gate", "store", "gc.lock"}
-_READING = {"access", "flock", "listdir", "lstat", "pread", "read", "readv", "scandir", "stat"}
+_LOCKS = {"gate", "store", "gc.lock", "catalog.lock"}
+#: The database says what the files say, so a statement changes nothing.
+_READING = {
+    "access", "flock", "listdir", "lstat", "pread", "read", "readv", "scandir", "sql", "stat",
+}  # fmt: skip
+#: Of SQL, what looks and writes nothing.
+_ASKING = ("SELECT", "ROLLBACK", "PRAGMA user_version", "PRAGMA database_list")
 #: What a full disk refuses; of `open`, that which creates.
 _FILLING = {
     "fsync", "ftruncate", "link", "mkdir", "rename", "replace", "syncfs", "utime", "write",
 }  # fmt: skip
 
 
+_TAKING = {"chmod", "fchmod", "remove", "rmdir", "unlink"}
+
+
 def nothing() -> None:
     """What is done of most calls before they fail."""
+
+
+def os_error(code: int) -> Exception:
+    return OSError(code, os.strerror(code))
+
+
+def sqlite_error(code: int) -> Exception:
+    """What SQLite makes of a call's error (sqlite.org/rescode.html)."""
+    full = code == errno.ENOSPC
+    error = sqlite3.OperationalError("database or disk is full" if full else "disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_IOERR
+    return error
 
 
 @dataclass(frozen=True)
@@ -45,10 +67,18 @@ class Call:
     fails: bool = True
     #: Does what such a call may have done when it fails: half of a write.
     half: Callable[[], object] = nothing
+    #: What it raises, by the error's number.
+    error: Callable[[int], Exception] = os_error
 
     @property
     def changes(self) -> bool:
         return self.name not in _READING
+
+    @property
+    def alters(self) -> bool:
+        """Does it change what a next process finds? Whoever dies before any other leaves the same
+        as who dies before the next that does."""
+        return self.fills or self.name in _TAKING
 
     @property
     def kind(self) -> str:
@@ -70,6 +100,7 @@ class Shim:
             self._wrap(os, name)
         self._wrap(fcntl, "flock")
         self._wrap(syscalls, "syncfs")
+        self._wrap_database()
         opened = self._opener(io.open)
         io.open = opened
         builtins.open = opened
@@ -91,6 +122,36 @@ class Shim:
             return original(*args, **kwargs)
 
         setattr(module, name, call)
+
+    def _wrap_database(self) -> None:
+        """SQLite makes its calls in C: each statement counts as one of them."""
+        shim = self
+
+        class Connection(sqlite3.Connection):
+            path: str | None = None
+
+            def execute(self, sql: str, *args: Any) -> Any:
+                self._tell(sql)
+                return super().execute(sql, *args)
+
+            def executemany(self, sql: str, *args: Any) -> Any:
+                self._tell(sql)
+                return super().executemany(sql, *args)
+
+            def _tell(self, sql: str) -> None:
+                if self.path is not None:
+                    writes = not sql.startswith(_ASKING)
+                    shim._before(Call("sql", self.path, writes, error=sqlite_error))
+
+        original = sqlite3.connect
+
+        def connect(database: Any, **kwargs: Any) -> Any:
+            made = original(database, factory=Connection, **kwargs)
+            if isinstance(database, Path):
+                made.path = self._inside(database, None)
+            return made
+
+        sqlite3.connect = connect  # type: ignore[assignment]
 
     def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """What is called upon, relative to the store; None if it lies elsewhere."""

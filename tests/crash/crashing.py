@@ -1,8 +1,8 @@
 """A program: verbs that fail at counted calls on the store, in one process for speed.
 
-    crashing.py JOB
+    crashing.py JOB...
 
-JOB is JSON, see `Job`. It answers with a JSON line for each thing that there is to look at. For a
+A JOB is JSON, see `Job`. It answers with a JSON line for each thing that there is to look at. For a
 failure of one call the store is copied, the verb forked on the copy, and its n-th call of those
 that can fail so is not made (a write: by half): the process is killed, or the call raises. For a
 power cut the verb runs once, and the image that the store lies on is copied before the calls.
@@ -28,11 +28,12 @@ import msgspec
 import castfs
 from castfs import syscalls
 from castfs.errors import CastfsError
-from castfs.gc import GcOptions, holds
+from castfs.gc import holds
 from castfs.ingest import readers
 from castfs.repository import removing, taking
 from castfs.store import WriteSession
-from castfs.verify import VerifyOptions, verify_store
+from castfs.verify import verify_store
+from tests.crash.acting import act
 from tests.crash.calls import Call, Shim
 from tests.crash.images import Copier, Neighbour
 
@@ -47,7 +48,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """`steps` are verbs with their arguments. Of the points `sample` are chosen by `seed`, all for
     None. `unsynced` is done before, see `Scenario`. `image` is the file to copy for a power cut,
     `beside` whether somebody else syncs what is his before. `each_alone`: as where syncfs cannot be
-    relied on. `with_readers`: in processes of their own."""
+    relied on. `with_readers`: in processes of their own. `each_state`: killed only where
+    the next one finds something else than before."""
 
     steps: list[list[str]]
     store: str
@@ -60,24 +62,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     beside: bool = False
     each_alone: bool = False
     with_readers: bool = False
-
-
-def act(store: castfs.Store, source: str, step: list[str]) -> None:
-    verb, *words = step
-    if verb == "ingest":
-        store.ingest(source, name=words[0] if words else None)
-    elif verb == "remove":
-        store.remove(*words)
-    elif verb == "remove_for_good":
-        store.remove_for_good(*words)
-    elif verb == "undelete":
-        store.undelete(*words)
-    elif verb == "gc":
-        store.gc(GcOptions(grace_seconds=0, trash_age_seconds=float(words[0])))
-    elif verb == "verify":
-        store.verify(options=VerifyOptions(data=True))
-    else:
-        raise AssertionError(verb)
+    each_state: bool = False
 
 
 def answer(**fields: Any) -> None:
@@ -92,25 +77,40 @@ def die() -> NoReturn:
 # One call fails ----------------------------------------------------------------------------------
 
 
+#: Of a file whose medium is broken all of these fail, and not only the first.
+LOOKING = ("open", "pread", "read", "readv")
+
+
 class Failing:
     """Counts the calls that can fail in a way, and makes the chosen one do so."""
 
-    def __init__(self, failure: str, point: int) -> None:
+    def __init__(self, failure: str, point: int, *, each_state: bool = False) -> None:
         self.calls: list[Call] = []
         self._failure = failure
         self._point = point
+        self._each_state = each_state
+        self._broken: str | None = None
 
     def __call__(self, call: Call) -> None:
-        if not (call.fills if self._failure == FULL else call.fails or self._failure == KILL):
+        if not self._counts(call):
             return
         self.calls.append(call)
+        looks = self._failure == BROKEN and call.name in LOOKING and not call.fills
+        if looks and call.path == self._broken:
+            raise call.error(errno.EIO)
         if len(self.calls) != self._point:
             return
+        if looks:
+            self._broken = call.path
         call.half()
         if self._failure == KILL:
             die()
-        code = errno.ENOSPC if self._failure == FULL else errno.EIO
-        raise OSError(code, os.strerror(code))
+        raise call.error(errno.ENOSPC if self._failure == FULL else errno.EIO)
+
+    def _counts(self, call: Call) -> bool:
+        if self._failure == KILL:
+            return call.alters or not self._each_state
+        return call.fills if self._failure == FULL else call.fails
 
 
 def attempt(job: Job, copy: Path, point: int) -> dict[str, Any]:
@@ -119,8 +119,9 @@ def attempt(job: Job, copy: Path, point: int) -> dict[str, Any]:
     pid = os.fork()
     if pid == 0:
         os.close(ours)
+        failing = Failing(job.failure, point, each_state=job.each_state)
         with open(theirs, "wb") as file:
-            file.write(json.dumps(run_steps(job, copy, Failing(job.failure, point))).encode())
+            file.write(json.dumps(run_steps(job, copy, failing)).encode())
         os._exit(0)
     os.close(theirs)
     with open(ours, "rb") as file:
@@ -133,7 +134,7 @@ def attempt(job: Job, copy: Path, point: int) -> dict[str, Any]:
         except ChildProcessError:
             break
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-        return {"outcome": "killed", "error": "", "calls": [], "done": 0}
+        return {"outcome": "killed", "error": "", "code": -9, "calls": []}
     assert status == 0, status
     result: dict[str, Any] = json.loads(said)
     return result
@@ -141,18 +142,19 @@ def attempt(job: Job, copy: Path, point: int) -> dict[str, Any]:
 
 def run_steps(job: Job, path: Path, before: Failing) -> dict[str, Any]:
     store = castfs.open(path)
-    outcome, error = "done", ""
+    outcome, error, code = "done", "", 0
     Shim(path, before).install()
     try:
         for step in job.steps:
             act(store, job.source, step)
     except CastfsError as exc:
-        outcome, error = "error", f"{type(exc).__name__}: {exc}"
+        outcome, error, code = "error", f"{type(exc).__name__}: {exc}", exc.exit_code
     except BaseException:
         outcome, error = "raised", traceback.format_exc()
     return {
         "outcome": outcome,
         "error": error,
+        "code": code,
         "calls": [f"{call.name} {call.path}" for call in before.calls],
         "kinds": [call.kind for call in before.calls],
     }
@@ -179,22 +181,26 @@ def choose(kinds: list[str], count: int | None, seed: int) -> Iterator[int]:
 def fail_at_points(job: Job) -> None:
     store = Path(job.store)
 
+    planned: list[str] = []
+
     def run(point: int) -> dict[str, Any]:
         copy = store.with_name(f"{store.name}-{job.failure}-{point}")
         subprocess.run(["cp", "-a", store, copy], check=True)
         result = attempt(job, copy, point)
-        calls = result["calls"]
+        calls = result["calls"] or planned  # the dead say nothing
         call = calls[point - 1] if 0 < point <= len(calls) else ""
         reached = bool(call) or result["outcome"] == "killed"
         answer(
             point=point, store=str(copy), call=call, reached=reached,
-            outcome=result["outcome"], error=result["error"],
+            outcome=result["outcome"], error=result["error"], code=result["code"],
+            failure=job.failure,
         )  # fmt: skip
         return {**result, "reached": reached}
 
-    kinds = run(0)["kinds"]
-    for point in choose(kinds, job.sample, job.seed):
-        if not run(point)["reached"]:
+    undisturbed = run(0)
+    planned += undisturbed["calls"]
+    for point in choose(undisturbed["kinds"], job.sample, job.seed):
+        if not run(point)["reached"] and job.sample is None:
             break
 
 
@@ -241,23 +247,24 @@ def cut_at_points(job: Job) -> None:
 
 
 def main() -> None:
-    job = msgspec.json.decode(sys.argv[1].encode(), type=Job)
+    jobs = [msgspec.json.decode(word.encode(), type=Job) for word in sys.argv[1:]]
     # Batches end by their number of files, or counting would depend on the machine's speed.
     holds.BATCH_SECONDS = 60.0
     holds.PAUSE_SECONDS = 0.0
-    if job.with_readers:
+    if any(job.with_readers for job in jobs):
         readers._ALONE_FILES = 0
-    if job.each_alone:
+    if any(job.each_alone for job in jobs):
         syscalls.has_reliable_syncfs = lambda fd: False
     # PR_SET_CHILD_SUBREAPER (prctl(2)): orphans become children of this process.
     syscalls._libc().prctl(36, 1, 0, 0, 0)
-    if job.failure == CUT:
-        cut_at_points(job)
-    else:
-        # A dead process's files stay in the page cache, so these show nothing here.
-        syscalls.syncfs = lambda fd: None
-        os.fsync = lambda fd: None
-        fail_at_points(job)
+    for job in jobs:
+        if job.failure == CUT:
+            cut_at_points(job)
+        else:
+            # A dead process's files stay in the page cache, so these show nothing here.
+            syscalls.syncfs = lambda fd: None
+            os.fsync = lambda fd: None
+            fail_at_points(job)
 
 
 if __name__ == "__main__":

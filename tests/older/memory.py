@@ -17,6 +17,7 @@ from castfs.errors import BlobError, UsageError
 from castfs.manifest import File
 from castfs.older.description import OlderRun
 from castfs.older.destination import IMPORTED, Known, Wanted
+from castfs.older.run_files import RunFiles
 
 
 @dataclass
@@ -104,6 +105,7 @@ class Memory:
     versions: list[Kept] = field(default_factory=list)
     runs: dict[str, tuple[OlderRun, tuple[Known, ...]]] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
+    run_files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     completed: int = 0
     #: Commits until the importer is killed.
     lives: int = 1_000_000
@@ -159,6 +161,15 @@ class Memory:
             return False
         self.runs[run.id] = new
         return True
+
+    def write_run_files(self, run: OlderRun, files: RunFiles) -> bool:
+        found = {}
+        for path in files.iter_paths():
+            with open(files.open(path), "rb") as file:
+                found[os.fsdecode(path)] = file.read()
+        is_new = self.run_files.get(run.id, {}) != found
+        self.run_files[run.id] = found
+        return is_new
 
     def find(self, name: str, version: int | None = None) -> Kept:
         """The version of that number, or the only one."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
 import resource
 import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,10 @@ from castfs.errors import (
     UsageError,
 )
 from castfs.repository.bundling import export_bundle
+from castfs.repository.lineage import build_lineage
 from castfs.repository.unbundling import import_bundle, is_bundle
 from castfs.runs.drawing import draw
-from castfs.runs.lineage import build_lineage
+from castfs.store.locks import try_flock
 
 
 @pytest.fixture
@@ -88,6 +91,14 @@ def test_there_and_back(there: Store, here: Store, tmp_path: Path) -> None:
     assert described(here) == described(there)
 
 
+def test_written_by_another_program(there: Store, here: Store, tmp_path: Path) -> None:
+    """What the hostile ones are made of is taken."""
+    bundle = tmp_path / "x.castfs"
+    export_bundle(there.depot, ["team/model"], bundle)
+    write_members(bundle, members_of(bundle))
+    assert len(import_bundle(here.depot, bundle).added_versions) == 2
+
+
 def test_contents_of_all_sizes(here: Store, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
@@ -127,6 +138,63 @@ def test_more_versions_than_descriptors(here: Store, tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert len(import_bundle(here.depot, tmp_path / "x.castfs").added_versions) == 80
+
+
+def test_whatever_castfs_writes(here: Store, tmp_path: Path) -> None:
+    """References, inputs that are kept, configurations, outputs, notes, what was taken back."""
+    there = castfs.open(tmp_path / "there", create=True)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a.pt").write_text("x")
+    os.mkfifo(tmp_path / "tree" / "fifo")
+    names = ["kept", "far", "p/n/config", "p/n/outputs/tree/a.pt", "plain", "unnamed-run/config"]
+    with castfs.init("p", "n", store=there) as run:
+        run.log_dataset("kept", tmp_path / "tree", save=True)
+        run.log_dataset("far", "s3://bucket/x")
+        run.log_config({"lr": 1})
+        for _ in range(2):
+            run.scan_outputs_once(tmp_path / "tree", min_age_sec=0, root=tmp_path)
+        run.log_artifact(Artifact("plain").add_file(tmp_path / "tree" / "a.pt"), aliases=["a"])
+        (tmp_path / "tree" / "a.pt").write_text("y")
+        run.log_artifact(Artifact("plain").add_file(tmp_path / "tree" / "a.pt"), aliases=["a"])
+    with castfs.init(path="unnamed-run", store=there, metadata={"seed": 1}) as run:
+        run.log_config({"lr": 2})
+        run.use_artifact("plain:v1")
+    there.tag("plain:v2", "later")
+    there.set_metadata("plain:v2", {"good": True})
+    there.remove_alias("plain", "a")
+    there.ingest(tmp_path / "tree", name="kept", type="dataset", aliases=["b"])
+    export_bundle(there.depot, names, tmp_path / "x.castfs")
+    import_bundle(here.depot, tmp_path / "x.castfs")
+    with reading(there.depot) as catalog, reading(here.depot) as copy:
+        assert list(copy.iter_runs()) == list(catalog.iter_runs())
+        assert list(copy.iter_names()) == list(catalog.iter_names())
+        assert [*copy.iter_records()] == [*catalog.iter_records()]
+    assert here.verify().problems == ()
+
+
+def test_the_catalog_is_held_briefly(
+    here: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is synced while others wait for it does not grow with the bundle."""
+    there = castfs.open(tmp_path / "there", create=True)
+    for number in range(30):
+        (tmp_path / "file").write_text(str(number))
+        with castfs.init("p", str(number), store=there) as run:
+            run.log_artifact(Artifact("many").add_file(tmp_path / "file"))
+    export_bundle(there.depot, ["many"], tmp_path / "x.castfs")
+    fsync, counts = os.fsync, {True: 0, False: 0}
+
+    def count(fd: int) -> None:
+        with (here.path / "catalog.lock").open("r+") as lock:
+            counts[not try_flock(lock.fileno(), fcntl.LOCK_EX)] += 1
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", count)
+    import_bundle(here.depot, tmp_path / "x.castfs")
+    assert counts[True] < 10, counts
+    assert counts[False] >= 60, counts
+    with reading(here.depot) as catalog:
+        assert len(list(catalog.iter_runs())) == len(list(catalog.iter_records())) == 30
 
 
 def test_numbers_go_on(there: Store, here: Store, tmp_path: Path) -> None:
@@ -266,6 +334,63 @@ def other_size(members: Members) -> Members:
     ]
 
 
+def uses(values: dict[str, object]) -> Callable[[Members], Members]:
+    """The first use of each run with other values."""
+
+    def act(members: Members) -> Members:
+        found = []
+        for member, data in members:
+            said = json.loads(data) if member.name.startswith("runs/") else {}
+            if said.get("uses"):
+                said["uses"][0] |= values
+                data = json.dumps(said).encode()
+            found.append((member, data))
+        return found
+
+    return act
+
+
+def used_twice(members: Members) -> Members:
+    run, data = next(each for each in members if b'"uses":[{' in each[1])
+    said = json.loads(data)
+    said["uses"] *= 2
+    return [(m, json.dumps(said).encode() if m is run else d) for m, d in members]
+
+
+def of_itself(members: Members) -> Members:
+    """Two runs, each of which used what the other made."""
+    records = [json.loads(data) for member, data in members if member.name.startswith("snapshots")]
+    first, second = records[:2]
+    for maker, used in ((first, second), (second, first)):
+        given = [{"id": used["id"], "at": used["created_at"]}]
+        members = change(f"runs/{maker['run']}", uses=given)(members)
+    return members
+
+
+def event(**values: object) -> Callable[[Members], Members]:
+    def act(members: Members) -> Members:
+        [data] = [data for member, data in members if member.name.startswith("names/")]
+        return change("names", history=[json.loads(data)["history"][0] | values])(members)
+
+    return act
+
+
+def added(name: str, values: Mapping[str, object], members: Members) -> Members:
+    """One more, and the description says so."""
+    count = len(members)
+    members = change("castfs-bundle", member_count=count)(members)
+    return [*members[:-1], (tarfile.TarInfo(name), json.dumps(values).encode()), members[-1]]
+
+
+def another_note(members: Members) -> Members:
+    return added(f"notes/{'0' * 24}", {"id": "0" * 24, "tags": ["x"]}, members)
+
+
+def another_run(members: Members) -> Members:
+    run = {"id": "run-1", "created_at": "2026-01-01T00:00:00Z", "status": "finished"}
+    return added("runs/run-1", run, members)
+
+
 def linked(members: Members) -> Members:
     link = tarfile.TarInfo("blobs/" + "0" * 64)
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -288,6 +413,30 @@ def linked(members: Members) -> Members:
         change("snapshots", created_at="x"), change("names", last_version=2**53),
         change("names", aliases={"a": 2**70}), change("names", last_version=-1),
         change("runs", id="../x"), change("runs", status="odd"),
+        change("runs", status="running"), change("runs", created_at="yesterday"),
+        change("runs", created_at="2026-13-01T00:00:00Z"), change("runs", finished_at="2026"),
+        change("runs", finished_at="2026-01-01T00:00:00+05:00"),
+        change("runs", directory="\u241bzz"),
+        uses({"id": "../x"}), uses({"id": "0" * 64}), uses({"at": "x"}), uses({"name": "a:b"}),
+        uses({"version": 0}), uses({"version": 2**60}), uses({"id": 3}), used_twice,
+        change("runs", uses=[]), of_itself, change("runs", project="\ud800"),
+        event(kind="odd"), event(alias="latest"), event(alias=None), event(alias="v3"),
+        event(at="x"), event(version=0), event(before=-1), event(kind="remove"), event(by=5),
+        change("names", aliases={"a": 4}), change("names", type="../x"),
+        change("names", type="dataset"), change("names", name="another"),
+        change("snapshots", created_at="2026-01-01"), change("snapshots", type="a b"),
+        change("snapshots", content="0" * 64), change("snapshots", content=None),
+        change("snapshots", file_count=2), change("snapshots", total_size_bytes=0),
+        change("snapshots", run="../x"), change("snapshots", source="\u241bzz"),
+        change("snapshots", skipped=[{"path": "\u241b", "reason": ""}]),
+        change("snapshots", references=[{"uri": "s3://x", "path": "nothing"}]),
+        change("snapshots", references=[{"uri": "", "path": "file"}], file_count=0),
+        change("castfs-bundle", names=["other"]), change("castfs-bundle", names=[]),
+        another_note, another_run, event(run="../x"), event(message="x"),
+        event(kind="version", alias=None, before=None, run="../x"), change("snapshots", user=5),
+        change("runs", made_again=[{"id": "../x", "at": "2026-01-01T00:00:00Z"}]),
+        change("runs", made_again=[{"id": "0" * 24, "at": "x"}]),
+        change("runs", made_again=[{"id": "0" * 24, "at": "2026-01-01T00:00:00Z"}] * 2),
     ],
 )  # fmt: skip
 def test_hostile(

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from castfs.errors import UsageError
+from castfs.repository.graph import Edge, EdgeKind, Graph, Node, NodeKind
 from castfs.runs.drawing import FORMATS, Format, draw
 from castfs.runs.drawing.words import columns
-from castfs.runs.graph import Edge, EdgeKind, Graph, Node, NodeKind
 
 HEAD = ("url(#castfs-lineage-head)",)
 SVG = "{http://www.w3.org/2000/svg}"

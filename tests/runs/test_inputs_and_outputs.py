@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import castfs
-from castfs import Run, Store
+from castfs import Artifact, Run, Store
 from castfs.catalog import reading
 from castfs.errors import LimitError, SourceError, UsageError
 from tests.runs.conftest import names_of
@@ -54,6 +54,23 @@ def test_inputs_that_are_too_large(run: Run, store: Store, data: Path) -> None:
     assert names_of(store) == ["digits:v1"]
 
 
+def test_directories_without_a_file(run: Run, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "hollow" / "a" / "b").mkdir(parents=True)
+    for name in ("nothing", "hollow"):
+        run.log_dataset(name, tmp_path / name, save=True)
+        run.log_artifact(Artifact(f"{name}-below").add_dir(tmp_path / name, "sub"))
+        store.resolve(name).restore(tmp_path / f"back-{name}")
+        store.resolve(f"{name}-below").restore(tmp_path / f"below-{name}")
+        for back in (tmp_path / f"back-{name}", tmp_path / f"below-{name}" / "sub"):
+            found = sorted(path.relative_to(back) for path in back.rglob("*"))
+            assert found == sorted(
+                path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*")
+            )
+    with pytest.raises(UsageError, match="nothing in it"):
+        run.log_artifact(Artifact("nothing-at-all"))
+
+
 def test_configurations_that_cannot_be(run: Run) -> None:
     circular: dict[str, object] = {}
     circular["a"] = circular
@@ -83,10 +100,15 @@ def test_no_two_outputs_share_a_name(run: Run, store: Store, tmp_path: Path) -> 
     outputs = tmp_path / "outputs"
     outputs.mkdir()
     odd = ["a b.pt", "a?b.pt", "a_b.pt", "a:b.pt", "x" * 120 + "1.pt", "y" + "x" * 119 + "1.pt"]
+    odd += ["m.json", "m.json_", "m.json__", "m.json_/m.json", "m.jsonx"]
+    # Two spellings of one letter, which are one name.
+    odd += ["\u212b.pt", "\u00c5.pt", "A\u030a.pt", "-a.pt", "~a.pt", "a.pt"]
     for number, name in enumerate(odd):
+        name = name.replace("m.json_/", "sub/m.json_/")
+        (outputs / name).parent.mkdir(parents=True, exist_ok=True)
         (outputs / name).write_text(str(number))
     for _ in range(2):
-        run.scan_outputs_once(outputs, ["*.pt"], min_age_sec=0, root=outputs)
+        run.scan_outputs_once(outputs, ["*.pt", "*.json*"], min_age_sec=0, root=outputs)
     names = [record.name for record in store.iter_snapshots(type="output")]
     assert len(set(names)) == len(names) == len(odd)
 

@@ -12,8 +12,8 @@ import castfs
 from castfs import Artifact, Run, Store
 from castfs.catalog import RunFile, reading
 from castfs.errors import BusyError, NotFoundError
-from castfs.runs.graph import Graph
-from castfs.runs.lineage import Direction, build_lineage
+from castfs.repository.graph import Graph
+from castfs.repository.lineage import Direction, build_lineage
 from castfs.runs.removing import remove_run
 
 Make = Callable[..., int]
@@ -218,3 +218,43 @@ def test_what_a_run_uses_is_not_removed_by_accident(pipeline: Store) -> None:
     assert "data:v1" not in live(pipeline)
     pipeline.undelete("data:v1")
     assert "data:v1" in live(pipeline)
+
+
+def test_metadata_that_name_what_is_newer(store: Store, tmp_path: Path) -> None:
+    """As `castfs meta model:v1 dataset=data:v1` says it, when somebody remembers."""
+    (tmp_path / "tree").mkdir()
+    for name in ("model", "data"):
+        (tmp_path / "tree" / "file").write_text(name)
+        store.ingest(tmp_path / "tree", name=name)
+    store.set_metadata("model:v1", {"dataset": "data:v1"})
+    assert "data:v1 refers model:v1" in words(lineage(store, "model:v1", "up"))
+    assert "data:v1 refers model:v1" in words(lineage(store, "data:v1", "down"))
+
+
+def test_metadata_that_name_each_other(store: Store, tmp_path: Path) -> None:
+    """A ring is opened at what names something newer, wherever one begins."""
+    (tmp_path / "tree").mkdir()
+    for name, other in (("a", "c"), ("b", "a"), ("c", "b"), ("self", "self")):
+        (tmp_path / "tree" / "file").write_text(name)
+        store.ingest(tmp_path / "tree", name=name, metadata={"from": f"{other}:v1"})
+    expected = {"a:v1 refers b:v1", "b:v1 refers c:v1"}
+    for start in "abc":
+        assert words(lineage(store, f"{start}:v1")) - set(words_of("abc")) == expected
+    assert words(lineage(store, "self:v1")) == {"self:v1"}
+
+
+def words_of(names: str) -> list[str]:
+    return [f"{name}:v1" for name in names]
+
+
+def test_metadata_that_name_what_is_gone(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_text("1")
+    store.ingest(tmp_path / "tree", name="data")
+    metadata = {"dataset": "data:v1", "time": "at 12:v9", "typo": "data:v7"}
+    (tmp_path / "tree" / "file").write_text("2")
+    store.ingest(tmp_path / "tree", name="model", metadata=metadata)
+    store.remove_for_good("data:v1")
+    graph = lineage(store, "model:v1", "up")
+    assert words(graph) == {"model:v1", "data:v1", "data:v1 refers model:v1"}
+    assert [node.kind for node in graph.nodes.values()] == ["version", "missing"]

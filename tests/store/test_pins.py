@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -275,3 +276,24 @@ def test_a_manifest_id_that_the_store_has_not(store: Store) -> None:
     ):
         pass
     assert_idle(store.path)
+
+
+def test_more_pins_than_files_that_may_be_open(store: Store, snapshot: Snapshot) -> None:
+    """Wherever in the taking of a pin the limit is met."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert snapshot.record is not None
+    said = []
+    free = os.open("/", os.O_RDONLY)
+    os.close(free)
+    for spare in range(8):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + spare, before[1]))
+        try:
+            with snapshot.pinned("looking") as protected:
+                assert protected
+        except StoreError as exc:
+            said.append(exc.hint)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert said
+    assert all(hint is not None and "ulimit -n" in hint for hint in said), said
+    assert held(store) == []

@@ -20,7 +20,7 @@ from measuring import machine, write_json
 import castfs
 from castfs.catalog import NameFile, RunFile, Use, reading, rebuild
 from castfs.catalog.files import write_name, write_run
-from castfs.runs.lineage import build_lineage
+from castfs.repository.lineage import build_lineage
 from castfs.store.records import Record, encode_record, format_time
 
 #: Versions that stand in one chain of runs, each using the one before.

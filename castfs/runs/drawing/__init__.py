@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from castfs.errors import UsageError
+from castfs.repository.graph import Graph, with_all_ends
 from castfs.runs.drawing.document import draw_json
 from castfs.runs.drawing.dot import draw_dot
 from castfs.runs.drawing.svg import draw_svg
 from castfs.runs.drawing.text import draw_text
-from castfs.runs.graph import Graph, with_all_ends
 
 Format = Literal["text", "dot", "json", "svg"]
 FORMATS: tuple[str, ...] = get_args(Format)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 
 from castfs.paths import escape
-from castfs.runs.graph import Graph
+from castfs.repository.graph import Graph
 
 
 def draw_json(graph: Graph) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from castfs.repository.graph import Graph, Node
 from castfs.runs.drawing.words import details, printable, title
-from castfs.runs.graph import Graph, Node
 
 _SHAPES = {
     "version": "shape=box",

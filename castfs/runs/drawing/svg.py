@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
+from castfs.repository.graph import Edge, Graph, Node
 from castfs.runs.drawing.layers import Item, Lane, Layers, arrange
 from castfs.runs.drawing.words import columns, cut, details, title
-from castfs.runs.graph import Edge, Graph, Node
 
 #: Pixels. A character of a fixed-width font is 0.6 of its size wide, and `textLength` makes it so
 #: in a font where it is not.

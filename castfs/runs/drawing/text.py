@@ -18,8 +18,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from castfs.repository.graph import EdgeKind, Graph, Node
 from castfs.runs.drawing.words import details, title
-from castfs.runs.graph import EdgeKind, Graph, Node
 
 #: A branch that is deeper goes on below, at the left margin: 24 levels fill 96 columns. So the
 #: drawing of a chain of 10,000 has not 200 MB of indentation.

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Mapping
 
 from castfs.paths import shown
-from castfs.runs.graph import Node
+from castfs.repository.graph import Node
 
 
 def printable(text: str) -> str:

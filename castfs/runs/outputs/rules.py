@@ -24,12 +24,13 @@ class Rules:
     state_gc_after_sec: float
 
     def __post_init__(self) -> None:
-        if self.stable_required < 1:
-            raise UsageError(f"stable_required must be at least 1, not {self.stable_required}")
+        required: object = self.stable_required
+        if not isinstance(required, int) or required < 1:
+            raise UsageError(f"stable_required must be at least 1, not {required!r}")
         for name in ("min_age_sec", "log_snapshot_interval_sec", "state_gc_after_sec"):
             value = getattr(self, name)
-            if math.isnan(value) or value < 0:
-                raise UsageError(f"{name} must be 0 or more seconds, not {value}")
+            if not isinstance(value, (int, float)) or math.isnan(value) or value < 0:
+                raise UsageError(f"{name} must be 0 or more seconds, not {value!r}")
 
     def note(self, found: Found, outputs: MutableMapping[str, Remembered], now: float) -> bool:
         """Remember that it was seen. Has anything that is remembered changed?"""

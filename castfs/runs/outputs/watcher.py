@@ -27,8 +27,9 @@ class OutputWatcher:
     """
 
     def __init__(self, scanner: OutputScanner, interval_sec: float = 10) -> None:
-        if not interval_sec > 0:
-            raise UsageError(f"interval_sec must be more than 0, not {interval_sec}")
+        given: object = interval_sec
+        if not isinstance(given, (int, float)) or not given > 0:
+            raise UsageError(f"interval_sec must be more than 0, not {given!r}")
         self._scanner = scanner
         self._interval = min(interval_sec, threading.TIMEOUT_MAX)
         self._worker: _Worker | None = None

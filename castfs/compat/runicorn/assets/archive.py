@@ -9,14 +9,28 @@ from typing import Any
 from castfs import atomic
 from castfs.compat.runicorn.assets.blob_store import get_blob_path, store_blob
 from castfs.compat.runicorn.assets.failures import WrongKindError
+from castfs.compat.runicorn.assets.rolling import (
+    archive_dir_overwrite,
+    archive_file_overwrite,
+    archive_file_overwrite_stat,
+    check_category,
+)
 from castfs.compat.runicorn.assets.writing import BlobWriter, make_dirs
-from castfs.errors import CastfsError, UsageError
+from castfs.errors import CastfsError
 from castfs.ignore import IgnoreOptions
 from castfs.ingest import ScanOptions, scan
 from castfs.ingest.beneath import identity
 from castfs.manifest import Manifest, content_id, encode_manifest, read_manifest_file
-from castfs.paths import check_name, display
+from castfs.paths import display
 from castfs.repository.taking import open_cache
+
+__all__ = [
+    "archive_dir",
+    "archive_dir_overwrite",
+    "archive_file",
+    "archive_file_overwrite",
+    "archive_file_overwrite_stat",
+]
 
 #: Digits of a manifest's id in its file's name, where the fingerprint alone is taken.
 _ID_DIGITS = 16
@@ -25,7 +39,7 @@ _ID_DIGITS = 16
 def archive_file(src: Path, archive_root: Path, *, category: str) -> dict[str, Any]:
     """Store one file. `fingerprint_kind` ("sha256"), `fingerprint`, `archive_path` (the blob's).
     ValueError if it is none; see store_blob."""
-    _check_category(category)
+    check_category(category)
     if not Path(src).is_file():
         raise WrongKindError(f"archive_file expects a file, got: {src}")
     blob_root = Path(archive_root) / "blobs"
@@ -43,7 +57,7 @@ def archive_dir(src: Path, archive_root: Path, *, category: str) -> dict[str, An
     manifest. ValueError if `src` is no directory, UnreadableError lists what cannot be read;
     nothing refers to what was stored then.
     """
-    _check_category(category)
+    check_category(category)
     src, root = Path(src), Path(archive_root)
     if not src.is_dir():
         raise WrongKindError(f"archive_dir expects a directory, got: {src}")
@@ -70,15 +84,6 @@ def archive_dir(src: Path, archive_root: Path, *, category: str) -> dict[str, An
     if result.skipped:
         found["skipped"] = [f"{display(entry.path)}: {entry.reason}" for entry in result.skipped]
     return found
-
-
-def _check_category(category: str) -> None:
-    try:
-        check_name(os.fsencode(category))
-    except ValueError as exc:
-        raise UsageError(
-            f"bad category: {exc}", hint="use code, datasets, pretrained or outputs"
-        ) from None
 
 
 def _publish(manifest: Manifest, directory: Path) -> Path:

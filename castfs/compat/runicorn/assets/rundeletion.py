@@ -19,6 +19,7 @@ from castfs.compat.runicorn.assets.liveness import (
     read_digests,
     read_run,
 )
+from castfs.compat.runicorn.assets.rolling import safe_leaf
 from castfs.store import BlobDir
 
 _SECOND = 1_000_000_000
@@ -62,11 +63,11 @@ def make_plan(run: RunDir, root: Path, *, grace_seconds: float) -> Plan:
         since = max((_changed_ns(path) for path in recorded if path.exists()), default=0)
         plan.blobs = _find_old(blob_root, candidates - needs.digests, since, grace_seconds)
     rolling = archive_root / "outputs" / "rolling"
-    names = {run.run_id, _safe_leaf(run.run_id)}
+    names = {run.run_id, safe_leaf(run.run_id)}
     # Two ids may be one word to a filesystem: what may be another run's stays.
     for other in iter_run_dirs(root):
         if other.run_id != run.run_id:
-            names -= {other.run_id, _safe_leaf(other.run_id)}
+            names -= {other.run_id, safe_leaf(other.run_id)}
     plan.outputs = [path for name in sorted(names) if (path := rolling / name).is_dir()]
     return plan
 
@@ -149,11 +150,6 @@ def _measure(directory: Path) -> tuple[int, int]:
             status = os.lstat(os.path.join(parent, name))
             count, size = count + 1, size + (status.st_size if status.st_nlink == 1 else 0)
     return count, size
-
-
-def _safe_leaf(name: str) -> str:
-    """A run's directory of rolling outputs, as Runicorn names it."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:80]
 
 
 def summarize(asset: Asset) -> dict[str, Any]:

@@ -1,25 +1,20 @@
 """What came of what: from versions to the runs that made and used them, and on from there.
 
-A run uses versions and produces others; a version whose metadata name another one refers to it. A
-use of what the run itself led to is not recorded (`record_use`), and metadata lead only to what is
-older: so there are no cycles.
+A run uses versions and produces others; a version whose metadata name another one refers to it.
+There are no cycles: a use of what the run itself led to is not recorded, and of metadata that name
+each other in a ring those are left out that name what is newer.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Literal
 
-import msgspec
-
-from castfs.catalog import Catalog, Change, RunFile, Use
-from castfs.catalog.files import write_run
+from castfs.catalog import Catalog, RunFile, Use
+from castfs.repository.graph import Edge, Graph, Node, without_cycles
 from castfs.repository.naming import match_records, version_word
-from castfs.runs.graph import Edge, Graph, Node
 from castfs.store import Record
-from castfs.store.records import format_time
 
 Direction = Literal["up", "down", "both"]
 
@@ -48,7 +43,24 @@ def build_lineage(
                 if other.id not in seen:
                     seen.add(other.id)
                     queue.append((other, distance + 1))
-    return Graph(start.id, nodes, tuple(edges))
+    refers = [edge for edge in edges if edge.kind == "refers"]
+    refers.sort(key=lambda edge: _is_newer(catalog, edge))
+    return without_cycles(Graph(start.id, nodes, tuple(edges)), refers)
+
+
+def led_to(catalog: Catalog, run_id: str, record: Record) -> bool:
+    """Does a snapshot come from what a run has made?"""
+    if not catalog.has_made(run_id):
+        return False  # mostly: and the way up may be long
+    return f"run:{run_id}" in build_lineage(catalog, record.id, "up").nodes
+
+
+def _is_newer(catalog: Catalog, edge: Edge) -> bool:
+    """Does a version name one that was made after it?"""
+    named, naming = (catalog.get(end.partition(":")[2]) for end in (edge.source, edge.target))
+    if named is None or naming is None:
+        return False
+    return (named.created_at, named.id) > (naming.created_at, naming.id)
 
 
 def _neighbours(catalog: Catalog, node: Node, way: str) -> Iterator[tuple[Edge, Node]]:
@@ -64,16 +76,27 @@ def _neighbours(catalog: Catalog, node: Node, way: str) -> Iterator[tuple[Edge, 
 
 
 def _of_run(catalog: Catalog, run: RunFile, node: Node, way: str) -> Iterator[tuple[Edge, Node]]:
-    used = {use.id for use in run.uses}
     if way == "up":
         for use in run.uses:
-            other = _node_of(catalog, use.id, use)
+            other = _node_of(catalog, use)
             yield Edge(other.id, node.id, "used"), other
         return
+    for record in iter_made(catalog, run):
+        other = _record_node(catalog, record)
+        yield Edge(node.id, other.id, "produced"), other
+
+
+def iter_made(catalog: Catalog, run: RunFile) -> Iterator[Record]:
+    """What a run made, also what others had made before it. What it takes in as its own input is
+    recorded with its id, too."""
+    used = {use.id for use in run.uses}
     for record in catalog.iter_records("all", run=run.id):
         if record.id not in used:
-            other = _record_node(catalog, record)
-            yield Edge(node.id, other.id, "produced"), other
+            yield record
+    for again in run.made_again:
+        found = catalog.get(again.id)
+        if found is not None and again.id not in used:
+            yield found
 
 
 def _of_version(
@@ -89,33 +112,40 @@ def _of_version(
         if record.name is not None and record.version is not None:
             for record_id, _ in catalog.links_to(record.name, record.version):
                 naming = catalog.get(record_id)
-                if naming is not None and _is_older(record, naming):
+                if naming is not None and record_id != record.id:
                     other = _record_node(catalog, naming)
                     yield Edge(node.id, other.id, "refers"), other
         return
-    # What a run takes in as its own input is recorded with its id, too.
-    if record.run is not None and record.run not in users:
-        run = catalog.run(record.run)
-        missing = Node(f"run:{record.run}", "missing", record.run, {})
-        other = _run_node(run) if run is not None else missing
-        yield Edge(other.id, node.id, "produced"), other
+    for run_id in catalog.makers_of(record):
+        if run_id not in users:
+            run = catalog.run(run_id)
+            other = _run_node(run) if run is not None else _missing("run", run_id)
+            yield Edge(other.id, node.id, "produced"), other
     for _, name, version in catalog.links_of(record.id):
-        for named in catalog.find_version(name, version, "all")[:1]:
-            if _is_older(named, record):
-                other = _record_node(catalog, named)
-                yield Edge(other.id, node.id, "refers"), other
+        found = catalog.find_version(name, version, "all")[:1]
+        if [record] == found:
+            continue
+        if found:
+            other = _record_node(catalog, found[0])
+            yield Edge(other.id, node.id, "refers"), other
+        elif version <= catalog.last_version(name):  # else it is only a word
+            other = _missing("version", f"{name}:v{version}")
+            yield Edge(other.id, node.id, "refers"), other
 
 
-def _is_older(named: Record, naming: Record) -> bool:
-    return (named.created_at, named.id) < (naming.created_at, naming.id)
-
-
-def _node_of(catalog: Catalog, record_id: str, use: Use) -> Node:
-    record = catalog.get(record_id)
+def _node_of(catalog: Catalog, use: Use) -> Node:
+    record = catalog.get(use.id)
     if record is not None:
         return _record_node(catalog, record)
-    label = f"{use.name}:v{use.version}" if use.name and use.version else record_id
-    return Node(f"version:{record_id}", "missing", label, {})
+    return _missing("version", use_word(use))
+
+
+def use_word(use: Use) -> str:
+    return f"{use.name}:v{use.version}" if use.name and use.version else use.id
+
+
+def _missing(what: str, word: str) -> Node:
+    return Node(f"{what}:{word}", "missing", word, {})
 
 
 def _record_node(catalog: Catalog, record: Record) -> Node:
@@ -129,26 +159,3 @@ def _run_node(run: RunFile) -> Node:
     what = "/".join(filter(None, (run.project, run.name)))
     detail = {"created": run.created_at[:19] + "Z", "status": run.status}
     return Node(f"run:{run.id}", "run", f"{what} ({run.id})" if what else run.id, detail)
-
-
-def record_use(change: Change, run_id: str, record: Record, *, is_input: bool = False) -> bool:
-    """That a run was given a snapshot. False if it had it already, or if it led to it itself:
-    unless it `is_input`, which it took into the store only to keep it."""
-    run = change.run(run_id)
-    if run is None or any(use.id == record.id for use in run.uses):
-        return False
-    own = is_input and record.run == run_id
-    if not own and _led_to(change, run_id, record):
-        return False
-    use = Use(id=record.id, at=format_time(time.time()), name=record.name, version=record.version)
-    change.touch_run(run_id)
-    write_run(change.depot, msgspec.structs.replace(run, uses=(*run.uses, use)))
-    change.update()
-    return True
-
-
-def _led_to(catalog: Catalog, run_id: str, record: Record) -> bool:
-    made = catalog.iter_records("all", run=run_id)
-    if next(made, None) is None:
-        return False  # mostly: and the way up may be long
-    return f"run:{run_id}" in build_lineage(catalog, record.id, "up").nodes
