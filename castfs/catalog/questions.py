@@ -181,6 +181,15 @@ class Catalog:
         except DamageError:
             return None
 
+    def aliases(self) -> dict[tuple[str, int], list[str]]:
+        """All of them, by name and version."""
+        found: dict[tuple[str, int], list[str]] = {}
+        for name, version, alias in self._connection.execute(
+            "SELECT name, version, alias FROM aliases"
+        ).fetchall():
+            found.setdefault((name, version), []).append(alias)
+        return found
+
     def aliases_of(self, name: str, version: int) -> list[str]:
         rows = self._connection.execute(
             "SELECT alias FROM aliases WHERE name = ? AND version = ? ORDER BY alias",

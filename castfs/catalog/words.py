@@ -47,13 +47,20 @@ def check_name(name: str) -> str:
     """A name in its normal form. UsageError unless a snapshot can be found again by it."""
     check_text(name)
     said, name = show_word(name), normalize_name(name)
-    if not name.isprintable() or name != name.strip() or name.startswith("-") or not name:
-        raise UsageError(f"{said} is not a name", hint="use letters, digits, `-`, `_`, `.`, `/`")
-    if re.search("[:@]", name) or name.endswith(".json"):
+    if not name:
+        raise UsageError("the name is empty", hint="give a word")
+    if not name.isprintable() or name != name.strip() or name.startswith("-"):
         raise UsageError(
-            f"the name {said} has a `:` or `@`, or ends in .json",
-            hint="these have a meaning in the words that name a snapshot",
+            f"{said} is not a name",
+            hint="a name has no blanks around it and no `-` before it; all of it is visible",
         )
+    if alone := re.search("[:@]", name):
+        before = show_word(name[: alone.start()])
+        raise UsageError(
+            f"{said} has a `{alone[0]}`, which ends a name", hint=f"the name alone is {before}"
+        )
+    if name.endswith(".json"):
+        raise UsageError(f"the name {said} is that of a manifest file", hint="use another ending")
     if name.startswith(_PATH_STARTS) or set(name.split("/")) & {"", ".", ".."}:
         raise UsageError(
             f"the name {said} has a part that is empty, `.` or `..`",

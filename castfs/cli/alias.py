@@ -45,6 +45,8 @@ def command(
         moved = store.remove_alias(name, of_name)
     elif alias is not None:
         moved = store.set_alias(word, alias)
+    elif ":" in word:
+        raise click.UsageError(f"say what {output.one_line(word)} is to be called, too")
     else:
         found = store.aliases(word)
         if as_json:

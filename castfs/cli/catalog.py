@@ -11,9 +11,9 @@ from castfs.cli.units import format_count
 
 
 @verb("catalog")
-@click.argument("what", metavar="rebuild", type=click.Choice(["rebuild"]))
+@click.argument("what", metavar="rebuild", required=False)
 @json_option
-def command(invocation: Invocation, *, what: str, as_json: bool) -> None:
+def command(invocation: Invocation, *, what: str | None, as_json: bool) -> None:
     """Make the catalog's database (catalog.db) anew from the files of the store.
 
     It is only an index: records, names, notes and runs are small files, and nothing stands in the
@@ -25,6 +25,8 @@ def command(invocation: Invocation, *, what: str, as_json: bool) -> None:
       castfs catalog rebuild
       castfs --store /data/castfs catalog rebuild --json
     """
+    if what != "rebuild":
+        raise click.UsageError("say `castfs catalog rebuild`")
     from castfs.catalog import reading, rebuild
 
     store = invocation.open_store()

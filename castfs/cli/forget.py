@@ -121,9 +121,15 @@ def print_groups(result: ForgetResult) -> None:
         rows += [(record, "-") for record in group.removed]
         rows.sort(key=lambda row: row[0].id, reverse=True)
         print_table(
-            ("", "ID", "DATE", "KEPT BY"),
+            ("", "VERSION", "ID", "DATE", "KEPT BY"),
             [
-                ("keep" if why != "-" else "remove", r.id[:12], format_time(r.created_at), why)
+                (
+                    "keep" if why != "-" else "remove",
+                    f"v{r.version}" if r.version is not None else "",
+                    r.id[:12],
+                    format_time(r.created_at),
+                    why,
+                )
                 for r, why in rows
             ],
         )

@@ -149,7 +149,7 @@ def report_usage(exc: click.ClickException) -> int:
         # What was typed is no mistake, but it did nothing either.
         output.note_text(exc.format_message())
         return exc.exit_code
-    message = exc.format_message().rstrip(".")
+    message = " ".join(exc.format_message().split()).rstrip(".")
     where = context.command_path if context is not None else PROGRAM
     hint = getattr(exc, "castfs_hint", None) or f"see `{where} --help`"
     complain(f"{message[:1].lower()}{message[1:]}; {hint}")

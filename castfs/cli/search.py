@@ -29,9 +29,9 @@ def command(
 ) -> None:
     """Find the snapshots that every WORD is found in, newest first.
 
-    Looked at are name (NAME:v3), type, tags, message, source, and metadata (KEY=VALUE); part of a
-    word is enough, and capitals do not matter. `castfs find` looks into the trees. If nothing is
-    found the exit code is 4.
+    Looked at are name (NAME:v3), aliases, type, tags, message, source, and metadata (KEY=VALUE);
+    part of a word is enough, and capitals do not matter. `castfs find` looks into the trees. If
+    nothing is found the exit code is 4.
 
     \b
     Examples:

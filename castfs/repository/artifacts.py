@@ -10,7 +10,7 @@ from castfs.catalog import Catalog, NameFile, reading
 from castfs.catalog.words import check_name, show_word
 from castfs.errors import NotFoundError, UsageError
 from castfs.paths import display
-from castfs.repository.naming import made_by
+from castfs.repository.naming import made_by, version_word
 from castfs.repository.results import (
     Aliases,
     AliasEvent,
@@ -97,7 +97,8 @@ def find_standing(depot: Depot, record: Record) -> Standing:
         named_by: list[str] = []
         if record.name is not None and record.version is not None:
             links = catalog.links_to(record.name, record.version)
-            named_by = list(dict.fromkeys(record_id for record_id, _ in links))
+            ids = dict.fromkeys(record_id for record_id, _ in links)
+            named_by = [version_word(each) for each in map(catalog.get, ids) if each is not None]
         return Standing(
             aliases=_aliases_of(catalog, record),
             used_by=tuple(catalog.users_of(record.id)),
@@ -214,15 +215,17 @@ def _nameless_removal(deleted_ns: int, record: Record) -> LogEntry:
 
 
 def iter_matches(depot: Depot, words: Sequence[str]) -> Iterator[Record]:
-    """Snapshots that all words are found in, newest first: in name, type, tags, metadata, message
-    or source, capitals or not. DamageError after the readable ones."""
+    """Snapshots that all words are found in, newest first: in name, aliases, type, tags, metadata,
+    message or source, capitals or not. DamageError after the readable ones."""
     wanted = [_folded(word) for word in words]
     if not wanted or not all(wanted):
         raise UsageError("a word to search for is empty", hint="say what to look for")
     with reading(depot) as catalog:
         catalog.let_go()
+        aliases = catalog.aliases()
         for record in catalog.iter_records():
-            text = _folded("\n".join(_said(record)))
+            called = aliases.get((record.name or "", record.version or 0), ())
+            text = _folded("\n".join((*_said(record), *called)))
             if all(word in text for word in wanted):
                 yield record
         if damages := catalog.damages("live"):

@@ -168,7 +168,7 @@ class VersionInfo:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """What else is known of a snapshot: which aliases mean it, and who uses it. `used_by` are ids
-    of runs; `named_by` are snapshots whose metadata name this version."""
+    of runs; `named_by` are words for the snapshots whose metadata name this version."""
 
     aliases: tuple[str, ...]
     used_by: tuple[str, ...]

@@ -120,9 +120,11 @@ def test_search(castfs: Run, tree: Path) -> None:
     assert castfs("search", "--json", "prod").json[0]["id"] == one
     assert castfs("search", "prod").text.splitlines()[1].split()[3] == "ResNet50:v1"
     assert one_line(castfs("search", "resnet", "nothing", code=4).err)
+    castfs("alias", "ResNet50:v1", "shipped")
+    assert found("shipped") == found("resnet", "SHIP") == [one]
     castfs("search", "", code=2)
     castfs("search", code=2)
-    castfs("rm", one)
+    castfs("rm", "--force", one)
     castfs("search", "prod", code=4)
 
 

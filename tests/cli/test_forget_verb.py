@@ -40,12 +40,12 @@ def test_to_the_trash(castfs: Run, history: list[str], tree: Path) -> None:
     result = castfs("forget", "--keep-last", "1", "--keep-tag", "x,y")
     rows = result.text.splitlines()
     assert re.fullmatch(rf"{re.escape(str(tree))} on \S+: 2 kept, 2 removed", rows[0])
-    assert rows[1].split() == ["ID", "DATE", "KEPT", "BY"]
-    assert [(row.split()[0], row.split()[1], row.split()[-1]) for row in rows[2:]] == [
-        ("keep", history[3][:12], "last"),
-        ("remove", history[2][:12], "-"),
-        ("keep", history[1][:12], "tag"),
-        ("remove", history[0][:12], "-"),
+    assert rows[1].split() == ["VERSION", "ID", "DATE", "KEPT", "BY"]
+    assert [(*row.split()[:3], row.split()[-1]) for row in rows[2:]] == [
+        ("keep", "-", history[3][:12], "last"),
+        ("remove", "-", history[2][:12], "-"),
+        ("keep", "-", history[1][:12], "tag"),
+        ("remove", "-", history[0][:12], "-"),
     ]
     assert one_line(result.err).startswith("2 snapshots went to the trash; `castfs undelete` ")
     assert live(castfs) == [history[3], history[1]]
@@ -174,3 +174,11 @@ def test_ages(castfs: Run, taken: str, age: str) -> None:
 def test_no_store(castfs: Run, store: Path) -> None:
     one_line(castfs("forget", "--keep-last", "1", code=10).err)
     assert not store.exists()
+
+
+def test_versions_are_named(castfs: Run, tree: Path) -> None:
+    for content in "12":
+        (tree / "a.txt").write_text(content)
+        castfs("ingest", "-q", tree, "--name", "m")
+    rows = castfs("forget", "--name", "m", "--keep-last", "1", "--dry-run").text.splitlines()
+    assert [row.split()[:2] for row in rows[2:]] == [["keep", "v2"], ["remove", "v1"]]
