@@ -40,7 +40,8 @@ _TEMP_NAME = f"tmp-{b'catalog'.hex():0<16.16}"
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that happened to a name. `at` is RFC 3339 in UTC; `before` is the version that an
     alias meant until then. That a version was made its record says, as long as there is one; then
-    there is an event of that kind, with its run and message."""
+    there is an event of that kind, with its run and message. `store` is the id of the store where
+    it happened, if that is another one: a bundle brought it."""
 
     at: str
     kind: EventKind
@@ -50,6 +51,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     by: str = ""
     run: str | None = None
     message: str | None = None
+    store: str | None = None
 
 
 class NameFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +65,14 @@ class NameFile(msgspec.Struct, frozen=True, kw_only=True):
     last_version: Annotated[int, msgspec.Meta(ge=0, le=VERSION_MAX)] = 0
     aliases: Mapping[str, VersionNumber] = msgspec.field(default_factory=dict)
     history: tuple[Event, ...] = ()
+
+    def was_deleted(self, version: int) -> bool:
+        """For good, in this store: then nothing gets the number again. What others did with theirs
+        does not count."""
+        return any(
+            event.kind == "delete" and event.version == version and event.store is None
+            for event in self.history
+        )
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):

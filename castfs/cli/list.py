@@ -12,6 +12,7 @@ from castfs.cli import output
 from castfs.cli.documents import print_document
 from castfs.cli.invocation import Invocation, json_option, refuse_both, verb
 from castfs.cli.metadata import parse_metadata
+from castfs.cli.snapshot_word import NAMES
 from castfs.cli.tables import print_table
 from castfs.cli.units import format_size, format_time
 from castfs.cli.words import KEY_VALUE, TEXT, TYPE, WHEN
@@ -31,8 +32,9 @@ ID_DIGITS = 12
 
 
 @verb("list")
+@click.argument("of_name", metavar="[NAME]", type=NAMES, required=False)
 @click.option("--source", metavar="DIR", help="Only snapshots of this directory.")
-@click.option("--name", type=TEXT, help="Only this name, or what matches (team/*).")
+@click.option("--name", type=TEXT, help="The same as NAME.")
 @click.option("--type", "kind", type=TYPE, help="Only those of this type.")
 @click.option(
     "--tag", "tags", type=TEXT, multiple=True, help="Only those with this tag (repeatable)."
@@ -49,6 +51,7 @@ ID_DIGITS = 12
 def command(
     invocation: Invocation,
     *,
+    of_name: str | None,
     source: str | None,
     name: str | None,
     kind: str | None,
@@ -61,7 +64,8 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """List the snapshots in the store, newest first; with --artifacts the names, in their order.
+    """List the snapshots in the store, or those of NAME (team/* matches several), newest first;
+    with --artifacts the names, in their order.
 
     A record that cannot be read is reported, and the others are listed all the same; the exit code
     is 5 then.
@@ -69,6 +73,7 @@ def command(
     \b
     Examples:
       castfs list
+      castfs list resnet
       castfs list --artifacts --type model
       castfs list --source ./repo -n 5
       castfs list --name 'team/*' --meta site=berlin --since 30d --json
@@ -78,6 +83,9 @@ def command(
     refuse_both(as_json, quiet)
     if artifacts and (deleted or source is not None):
         raise click.UsageError("--artifacts lists names: --deleted and --source are for snapshots")
+    if of_name is not None and name is not None:
+        raise click.UsageError("NAME and --name are the same; give one of them")
+    name = of_name if name is None else name
     metadata = parse_metadata(meta)
     store = invocation.open_store()
     listing: Iterator[Record | DeletedSnapshot | ArtifactInfo]

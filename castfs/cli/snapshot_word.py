@@ -13,7 +13,7 @@ from castfs.catalog import reading
 from castfs.cli.invocation import Invocation
 from castfs.cli.output import one_line
 from castfs.cli.units import format_count, format_time
-from castfs.cli.words import NameWord
+from castfs.cli.words import NameWord, TextWord
 from castfs.errors import CastfsError
 from castfs.repository.naming import version_word
 
@@ -51,7 +51,17 @@ class ArtifactWord(NameWord):
         return complete_name(ctx, incomplete)
 
 
+class NamesWord(TextWord):
+    """A name that snapshots have, or a pattern of such."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return complete_name(ctx, incomplete)
+
+
 SNAPSHOT = SnapshotWord()
+NAMES = NamesWord()
 ARTIFACT = ArtifactWord()
 
 

@@ -163,7 +163,7 @@ def publish(
         # is held: reading one takes a second for each million of entries.
         with reading(depot) as catalog:
             known, same = catalog.name(details.name), _find_same(catalog, record, details)
-        check_same_type(known, details)
+            check_same_type(catalog, known, details)
         if same is not None and same.manifest != manifest.id:
             if _is_readable(depot, same):
                 with changing(depot) as change:
@@ -178,7 +178,7 @@ def publish(
     new = session.publish_manifest(manifest.id, encode_manifest(manifest), is_sound=is_sound)
     with changing(depot) as change:
         if details.name is not None:
-            check_same_type(change.name(details.name), details)
+            check_same_type(change, change.name(details.name), details)
             found = _find_same(change, record, details)
             if found is not None:
                 found = _say_more(change, found, details)
@@ -256,9 +256,12 @@ def _say_more(change: Change, latest: Record, details: Details) -> Record:
     return said
 
 
-def check_same_type(name: NameFile | None, details: Details) -> None:
+def check_same_type(catalog: Catalog, name: NameFile | None, details: Details) -> None:
     """UsageError: all versions of a name are of one type."""
-    if name and name.type and details.type and name.type != details.type:
+    if not name or not name.type or not details.type or name.type == details.type:
+        return
+    # One that has none may be of another: the first one failed, perhaps, when it had its number.
+    if catalog.has_name(name.name) or catalog.damaged_records():
         raise UsageError(
             f"{show_word(name.name)} is a {name.type}, not a {details.type}",
             hint="use another name",
@@ -279,17 +282,18 @@ def _number(change: Change, record: Record, details: Details) -> Record:
         raise UsageError(
             f"{show_word(details.name)} has had all numbers that there are", hint="use another name"
         )
-    kind = known.type or details.type
+    # It is of the same, or nothing is of that: see `check_same_type`.
+    kind = details.type or known.type
     save_name(change, msgspec.structs.replace(known, type=kind, last_version=max(version, last)))
     return msgspec.structs.replace(record, version=version, type=kind)
 
 
 def _set_aliases(change: Change, record: Record, details: Details) -> None:
-    if record.name is None or record.version is None:
+    if not details.aliases or record.name is None or record.version is None:
         return
     try:
         move_aliases(change, record.name, details.aliases, record.version)
-    except (OSError, StoreError) as exc:
+    except (OSError, StoreError, DamageError) as exc:
         version, alias = f"{record.name}:v{record.version}", details.aliases[0]
         raise StoreError(
             f"{show_word(version)} is recorded, but not its alias {show_word(alias)}: "

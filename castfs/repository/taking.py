@@ -108,7 +108,7 @@ def _type_of(depot: Depot, details: Details) -> str | None:
         return details.type
     with reading(depot) as catalog:
         known = catalog.name(details.name)
-    check_same_type(known, details)
+        check_same_type(catalog, known, details)
     return details.type or (known.type if known else None)
 
 

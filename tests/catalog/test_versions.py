@@ -223,3 +223,20 @@ def test_a_copy_of_the_manifest_is_the_one_that_is_recorded(
     touch(tree)
     store.ingest(tree, name="m", output=tmp_path / "copy.json")
     assert store.resolve(str(tmp_path / "copy.json")).manifest_id == first.manifest_id
+
+
+def test_a_first_version_that_failed_reserves_no_type(
+    store: castfs.Store, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise castfs.StoreError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("castfs.store.session.WriteSession.publish_record", fail)
+        with pytest.raises(castfs.StoreError):
+            store.ingest(tree, name="raw", type="dataset")
+    taken = store.ingest(tree, name="raw", type="model")
+    assert taken.version == 2
+    assert [record.type for record in store.iter_snapshots()] == ["model"]
+    with pytest.raises(castfs.UsageError, match="is a model"):
+        store.ingest(tree, name="raw", type="dataset", new_version=True)

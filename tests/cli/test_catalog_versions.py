@@ -47,7 +47,9 @@ def test_list(castfs: Run, model: list[str], tree: Path) -> None:
         return castfs("list", "-q", *args).text.split()
 
     assert ids("--type", "model") == model[::-1]
-    assert ids("--name", "team/*") == [data]
+    assert ids("--name", "team/*") == ids("team/*") == ids("team/data") == [data]
+    assert ids("resnet", "-n", "1") == model[1:]
+    castfs("list", "resnet", "--name", "resnet", code=2)
     assert ids("--name", "res*", "--meta", "val_acc=0.95") == model[1:]
     assert ids("--meta", "val_acc=0.9") == []
     assert ids("--meta", "n=0.0001") == model[1:], "a number is a number, however it is written"
