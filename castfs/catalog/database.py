@@ -16,7 +16,7 @@ from castfs import atomic
 from castfs.store import Depot
 
 #: Counts changes of what is below; a database of another one is made anew.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FILE_NAME = "catalog.db"
 #: How long others may keep it; they need milliseconds.
 BUSY_SECONDS = 30.0
@@ -59,7 +59,7 @@ CREATE INDEX use_records ON uses (id);
 CREATE TABLE made_again (run TEXT, id TEXT, PRIMARY KEY (run, id)) WITHOUT ROWID;
 CREATE INDEX made_records ON made_again (id);
 CREATE TABLE links (
-    id TEXT, key TEXT, name TEXT, version INTEGER, PRIMARY KEY (id, key)
+    id TEXT, key TEXT, name TEXT, version INTEGER, PRIMARY KEY (id, key, name, version)
 ) WITHOUT ROWID;
 CREATE INDEX link_targets ON links (name, version);
 """

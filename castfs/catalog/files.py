@@ -66,12 +66,13 @@ class NameFile(msgspec.Struct, frozen=True, kw_only=True):
     aliases: Mapping[str, VersionNumber] = msgspec.field(default_factory=dict)
     history: tuple[Event, ...] = ()
 
-    def was_deleted(self, version: int) -> bool:
-        """For good, in this store: then nothing gets the number again. What others did with theirs
-        does not count."""
-        return any(
-            event.kind == "delete" and event.version == version and event.store is None
+    def deleted_versions(self) -> frozenset[int]:
+        """Those that were deleted for good in this store: nothing gets their numbers again. What
+        others did with theirs does not count."""
+        return frozenset(
+            event.version
             for event in self.history
+            if event.kind == "delete" and event.store is None
         )
 
 

@@ -299,7 +299,7 @@ def _update_record(
     )
     connection.execute("DELETE FROM links WHERE id = ?", (record_id,))
     connection.executemany(
-        "INSERT INTO links VALUES (?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO links VALUES (?, ?, ?, ?)",
         [(record_id, *link) for link in iter_links(record.metadata)],
     )
     connection.execute(
@@ -376,10 +376,19 @@ def _update_run(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def iter_links(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
-    """(key, name, version) of each value that names a version: `"dataset": "name:v2"`."""
-    for key, value in metadata.items():
-        if isinstance(value, str) and (match := _LINK.fullmatch(value)):
-            yield key, unicodedata.normalize("NFC", match[1]), int(match[2])
+    """(key, name, version) of each value that names a version: `"dataset": "name:v2"`. Of one in a
+    list or an object the key is a path: `datasets.0`."""
+    left: list[tuple[str, Any]] = list(metadata.items())[::-1]
+    while left:
+        key, value = left.pop()
+        match value:
+            case str():
+                if match := _LINK.fullmatch(value):
+                    yield key, unicodedata.normalize("NFC", match[1]), int(match[2])
+            case Mapping():
+                left += [(f"{key}.{each}", item) for each, item in list(value.items())[::-1]]
+            case list() | tuple():
+                left += [(f"{key}.{at}", item) for at, item in list(enumerate(value))[::-1]]
 
 
 def _note_damage(connection: sqlite3.Connection, depot: Depot, path: Path) -> None:

@@ -258,3 +258,15 @@ def test_metadata_that_name_what_is_gone(store: Store, tmp_path: Path) -> None:
     graph = lineage(store, "model:v1", "up")
     assert words(graph) == {"model:v1", "data:v1", "data:v1 refers model:v1"}
     assert [node.kind for node in graph.nodes.values()] == ["version", "missing"]
+
+
+def test_metadata_that_name_several(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "tree" / "file").write_text(name)
+        store.ingest(tmp_path / "tree", name=name)
+    metadata = {"data": ["a:v1", {"more": "b:v1"}], "data.0": "c:v1", "n": [1, None]}
+    (tmp_path / "tree" / "file").write_text("model")
+    store.ingest(tmp_path / "tree", name="model", metadata=metadata)
+    found = words(lineage(store, "model:v1", "up"))
+    assert {f"{name}:v1 refers model:v1" for name in "abc"} <= found
