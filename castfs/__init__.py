@@ -11,7 +11,7 @@ General layout, from the ground up; each room imports only from rooms below it:
     mount                 the same through FUSE
     catalog               names, versions, aliases, runs: files, and a database over them
     repository            the verbs together: Store, Snapshot
-    runs                  Run, Artifact, lineage
+    runs                  Run, Artifact, drawings of lineage
     cli                   the command line
 
 Public are the names below and what they return. Importing castfs imports nothing else: each name is

@@ -15,7 +15,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
 
-from castfs.catalog import syncing
+from castfs.catalog import freshness, syncing
 from castfs.catalog.database import set_state
 from castfs.catalog.files import NameFile, name_path, read_name_file
 from castfs.catalog.opening import (
@@ -26,6 +26,7 @@ from castfs.catalog.opening import (
     locked,
     open_database,
 )
+from castfs.catalog.places import Place
 from castfs.catalog.questions import Catalog
 from castfs.errors import CastfsError, DamageError, StoreError
 from castfs.paths import display
@@ -45,7 +46,7 @@ class Change(Catalog):
     def __init__(self, depot: Depot, connection: sqlite3.Connection) -> None:
         super().__init__(depot, connection)
         self._record_ids: set[str] = set()
-        self._places: set[syncing.Place] = set()
+        self._places: set[Place] = set()
         self._names: set[str] = set()
         self._run_ids: set[str] = set()
         self._is_trusted = True
@@ -110,7 +111,7 @@ class Change(Catalog):
     def end(self) -> None:
         self.update()
         if self._is_trusted:
-            syncing.mark_fresh(self._connection, self.depot, self._places)
+            freshness.mark_fresh(self._connection, self.depot, self._places)
 
 
 @contextlib.contextmanager
@@ -159,27 +160,27 @@ def _damage_named(depot: Depot) -> Iterator[None]:
 
 def _begin_reading(connection: sqlite3.Connection, depot: Depot) -> None:
     connection.execute("BEGIN")
-    if syncing.is_fresh(connection, depot):
+    if freshness.is_fresh(connection, depot):
         return
     connection.execute("ROLLBACK")
     if is_in_memory(connection):
         for _ in range(_TRIES):
             _refresh(connection, depot)
             # What changed meanwhile may not fit together.
-            if syncing.is_fresh(connection, depot):
+            if freshness.is_fresh(connection, depot):
                 break
     elif is_read_only_medium(depot.path):
         raise sqlite3.OperationalError("what it says is out of date")
     else:
         # Whoever has said that it changes something is waited for.
         with locked(depot, seconds=_PATIENCE_SECONDS):
-            if not syncing.is_fresh(connection, depot):
+            if not freshness.is_fresh(connection, depot):
                 _refresh(connection, depot)
     connection.execute("BEGIN")
 
 
 def _begin_changing(connection: sqlite3.Connection, depot: Depot) -> None:
-    if not syncing.is_fresh(connection, depot):
+    if not freshness.is_fresh(connection, depot):
         _refresh(connection, depot)
     set_state(connection, "dirty", 1)
 

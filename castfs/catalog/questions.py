@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from castfs.catalog import syncing
 from castfs.catalog.files import (
     RUN_FILE,
     NameFile,
@@ -18,6 +17,7 @@ from castfs.catalog.files import (
     read_run,
     run_path,
 )
+from castfs.catalog.rows import read_damaged
 from castfs.errors import DamageError
 from castfs.store import Depot, Record
 from castfs.store.trash import list_trash
@@ -247,9 +247,7 @@ class Catalog:
 
     def _damages(self, prefixes: tuple[str, ...]) -> list[DamageError]:
         rows = self._connection.execute("SELECT file FROM damaged ORDER BY file DESC").fetchall()
-        found = (
-            syncing.read_damaged(self.depot, file) for (file,) in rows if file.startswith(prefixes)
-        )
+        found = (read_damaged(self.depot, file) for (file,) in rows if file.startswith(prefixes))
         return [each for each in found if each is not None]
 
     # Runs and lineage --------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import castfs
-from castfs.catalog import changing, rebuild, syncing
+from castfs.catalog import changing, freshness, rebuild
 from castfs.catalog.files import note_path
 from castfs.errors import DamageError, UsageError
 from castfs.gc import GcOptions
@@ -154,7 +154,7 @@ def test_a_directory_called_like_a_name(
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that has more snapshots than are looked at each time."""
-    monkeypatch.setattr(syncing, "_LOOKED_AT", 0)
+    monkeypatch.setattr(freshness, "LOOKED_AT", 0)
 
 
 def test_a_change_that_meets_another_one(store: castfs.Store, tree: Path, large: None) -> None:

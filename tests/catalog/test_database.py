@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import castfs
-from castfs.catalog import catalog, opening, rebuild, syncing
+from castfs.catalog import catalog, freshness, opening, rebuild
 from tests.catalog.conftest import Versions, numbers
 from tests.catalog.test_versions import forget_database
 from tests.store.processes import run_python
@@ -128,7 +128,7 @@ def test_a_page_is_damaged(
 ) -> None:
     """Of a large store it may be met by the question alone: an error, once."""
     before = answers(filled)
-    monkeypatch.setattr(syncing, "_LOOKED_AT", looked_at)
+    monkeypatch.setattr(freshness, "LOOKED_AT", looked_at)
     with contextlib.closing(sqlite3.connect(database(filled))) as connection:
         [page] = connection.execute(
             "SELECT rootpage FROM sqlite_master WHERE name = 'records'"

@@ -12,7 +12,7 @@ import pytest
 
 import castfs
 from castfs import atomic
-from castfs.catalog import files, syncing
+from castfs.catalog import files, freshness
 from castfs.cli import main
 from castfs.errors import DamageError, StoreError
 from castfs.older import import_archive
@@ -167,7 +167,7 @@ def test_a_full_disk_damages_no_archive(
 def test_another_boot(versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the directories' times say, the database is compared with the files then, also in a
     store of so many that they are not looked at one by one."""
-    monkeypatch.setattr(syncing, "_LOOKED_AT", 0)
+    monkeypatch.setattr(freshness, "LOOKED_AT", 0)
     store = versions.store
     versions.make(count=2)
     store.set_alias("m:v1", "best")
@@ -180,7 +180,7 @@ def test_another_boot(versions: Versions, monkeypatch: pytest.MonkeyPatch) -> No
     assert (store.path / "catalog.db").read_bytes() == database
     assert names.stat() == before
     assert store.aliases("m").aliases == {"best": 1}, "nobody changes a file in place"
-    monkeypatch.setattr(syncing, "boot_id", lambda: "another")
+    monkeypatch.setattr(freshness, "boot_id", lambda: "another")
     assert store.aliases("m").aliases == {"best": 2}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import castfs
-from castfs.catalog import syncing
+from castfs.catalog import rows, syncing
 from castfs.retention import Policy
 
 NAMES = 12
@@ -26,13 +26,13 @@ def test_each_record_is_read_again_once(
     many: castfs.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = Counter[str]()
-    update = syncing._update_record
+    update = rows.update_record
 
     def counted(connection: object, depot: object, record_id: str, *more: object) -> None:
         read[record_id] += 1
         update(connection, depot, record_id, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(syncing, "_update_record", counted)
+    monkeypatch.setattr(syncing, "update_record", counted)
     result = many.forget(Policy(last=1))
     assert sum(len(group.removed) for group in result.groups) == NAMES
     assert len(read) == NAMES

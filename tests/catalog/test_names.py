@@ -14,7 +14,7 @@ from castfs.catalog.words import check_alias, check_name
 from tests.catalog.conftest import Versions
 
 REFUSED_NAMES = {
-    "": "is not a name",
+    "": "is empty",
     "-x": "is not a name",
     " x": "is not a name",
     "x\ny": "is not a name",
@@ -22,9 +22,9 @@ REFUSED_NAMES = {
     "deadbeef": "looks like an id",
     "DEADBEEF": "looks like an id",
     "0123456": "looks like an id",
-    "a:v3": "has a `:` or `@`",
-    "a@b": "has a `:` or `@`",
-    "x.json": "ends in .json",
+    "a:v3": "the name alone is a",
+    "a@b": "the name alone is a",
+    "x.json": "that of a manifest file",
     "..": "a part that is empty, `.` or `..`",
     "a/../b": "a part that is empty, `.` or `..`",
     "a//b": "a part that is empty, `.` or `..`",

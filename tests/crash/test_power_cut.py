@@ -116,7 +116,7 @@ def cut_at_points(
         try:
             with (
                 mounted(Path(answer["image"]), disk, filesystem),
-                patch("castfs.catalog.syncing.boot_id", lambda: "the next"),
+                patch("castfs.catalog.freshness.boot_id", lambda: "the next"),
             ):
                 check(scenario, answer["done"])
         except BaseException as exc:
