@@ -8,12 +8,15 @@ from castfs.archive.export import (
     write_archive,
     write_target,
 )
+from castfs.archive.members import Member, iter_members
 
 __all__ = [
     "ArchiveResult",
     "Format",
+    "Member",
     "export_archive",
     "format_for",
+    "iter_members",
     "write_archive",
     "write_target",
 ]

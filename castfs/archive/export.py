@@ -179,7 +179,7 @@ def _check_free(path: Path, *, replace: bool) -> None:
 
 
 def _exists(path: Path) -> TargetError:
-    return TargetError(f"{path} exists", hint="remove it, name another file, or replace it")
+    return TargetError(f"{path} exists", hint="remove it, name another file, or give --force")
 
 
 def _place(temp: Path, path: Path, *, replace: bool) -> None:

@@ -10,7 +10,7 @@ from castfs.cli import output
 from castfs.cli.documents import print_document
 from castfs.cli.invocation import Invocation, json_option, verb
 from castfs.cli.progress import progress_bar
-from castfs.cli.snapshot_word import snapshot_argument
+from castfs.cli.snapshot_word import snapshot_arguments
 from castfs.cli.units import format_count, format_size
 from castfs.cli.words import PATH
 from castfs.errors import UsageError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @verb("export")
-@snapshot_argument()
+@snapshot_arguments()
 @click.argument("file", metavar="FILE|-", type=PATH)
 @click.option(
     "--format", "kind", type=click.Choice(["tar", "tar.zst", "zip", "bundle", "runicorn"]),
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def command(
     invocation: Invocation,
     *,
-    snapshot: str,
+    snapshots: tuple[str, ...],
     file: Path,
     kind: str | None,
     layout: str | None,
@@ -50,9 +50,10 @@ def command(
 
     The same tree gives the same bytes, on any machine. FILE appears when it is whole.
 
-    A bundle (FILE ends in .castfs) is for `castfs import`: SNAPSHOT is a NAME, and all its versions
-    are in it, with what is said of them and their runs. With `--format runicorn` FILE is a
-    directory, which Runicorn's own package restores from; what that cannot hold is listed.
+    A bundle (FILE ends in .castfs) is for `castfs import`: of each NAME all versions are in it, or
+    those that are named (NAME:v3), with what is said of them and their runs. With `--format
+    runicorn` FILE is a directory, which Runicorn's own package restores from; what that cannot hold
+    is listed. These two take several snapshots.
 
     \b
     Examples:
@@ -60,12 +61,13 @@ def command(
       castfs export sensors:latest data.zip --force
       castfs export ./run.json - | ssh host tar x -C /srv/run
       castfs export my-model my-model.castfs
+      castfs export my-model:v3 my-data:v1 - --format bundle | ssh host castfs import -
       castfs export --format runicorn my-model ./runicorn-root
     """
     if layout is not None and kind != "runicorn":
         raise click.UsageError("--layout goes with --format runicorn")
     if kind == "runicorn":
-        export_runicorn(invocation, snapshot, file, layout, as_json)
+        export_runicorn(invocation, snapshots, file, layout, as_json)
         return
     to_stdout = str(file) == "-"
     if to_stdout and as_json:
@@ -73,10 +75,12 @@ def command(
     if to_stdout and output.is_terminal():
         raise UsageError("an archive does not go to a terminal", hint="name a file, or redirect it")
     if kind == "bundle" or (kind is None and str(file).endswith(".castfs")):
-        export_bundle(invocation, snapshot, file, to_stdout, force, as_json)
+        export_bundle(invocation, snapshots, file, to_stdout, force, as_json)
         return
+    if len(snapshots) > 1:
+        raise click.UsageError("one snapshot makes an archive; several go into a bundle (.castfs)")
     chosen = cast("Format | None", kind)
-    found = invocation.find_snapshot(snapshot)
+    found = invocation.find_snapshot(snapshots[0])
     with progress_bar() as progress:
         if to_stdout:
             found.export(output.binary_stdout(), format=chosen, progress=progress)
@@ -90,27 +94,40 @@ def command(
 
 
 def export_bundle(
-    invocation: Invocation, name: str, file: Path, to_stdout: bool, force: bool, as_json: bool
+    invocation: Invocation,
+    words: tuple[str, ...],
+    file: Path,
+    to_stdout: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     from castfs.repository import bundling
 
     depot = invocation.open_store().depot
     target = output.binary_stdout() if to_stdout else file
     with progress_bar() as progress:
-        result = bundling.export_bundle(depot, [name], target, replace=force, progress=progress)
+        result = bundling.export_bundle(depot, words, target, replace=force, progress=progress)
     if as_json:
         print_document(result)
-    elif not to_stdout:
+        return
+    if not to_stdout:
         output.line(
             output.one_line(
-                f"exported {name} to {file}: {format_count(result.version_count, 'version')}, "
+                f"exported {', '.join(words)} to {file}: "
+                f"{format_count(result.version_count, 'version')}, "
                 f"{format_count(result.run_count, 'run')}, {format_size(result.blob_bytes)}"
             )
         )
+    for record_id in result.left_out:
+        output.note(f"left out: snapshot {record_id}, which is no version")
 
 
 def export_runicorn(
-    invocation: Invocation, word: str, target: Path, layout: str | None, as_json: bool
+    invocation: Invocation,
+    words: tuple[str, ...],
+    target: Path,
+    layout: str | None,
+    as_json: bool,
 ) -> None:
     from castfs.catalog import reading
     from castfs.older import export_records
@@ -118,7 +135,8 @@ def export_runicorn(
 
     depot = invocation.open_store().depot
     with reading(depot) as catalog:
-        records = match_records(catalog, word, newest_of_name=False)
+        found = [match_records(catalog, word, newest_of_name=False) for word in words]
+    records = list({record.id: record for each in found for record in each}.values())
     if layout is None:
         layout = "artifacts" if all(record.version is not None for record in records) else "assets"
     with progress_bar() as progress:

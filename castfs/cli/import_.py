@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import click
 
@@ -13,18 +14,20 @@ from castfs.cli.invocation import Invocation, json_option, refuse_both, verb
 from castfs.cli.progress import progress_bar
 from castfs.cli.units import format_count, format_size
 from castfs.cli.words import PATH
+from castfs.errors import UsageError
 from castfs.paths import display
 
 if TYPE_CHECKING:
     from castfs.older import Format, ImportReport
     from castfs.progress import Progress
     from castfs.repository import Store
+    from castfs.repository.unbundling import UnbundleResult
 
 _FORMATS = ("bundle", "manifest", "runicorn", "runicorn-assets", "runicorn-artifacts", "blobs")
 
 
 @verb("import")
-@click.argument("path", metavar="PATH", type=PATH)
+@click.argument("path", metavar="PATH|-", type=PATH)
 @click.option(
     "--format", "kind", type=click.Choice(_FORMATS), help="What PATH is. [default: by its looks]"
 )
@@ -37,7 +40,9 @@ def command(
     archive of an older system.
 
     A manifest file becomes a snapshot; contents that the store lacks are copied from where it lies.
-    A bundle brings artifacts with their versions, what is said of them, and their runs. Of
+    A bundle brings artifacts with their versions, what is said of them, and their runs; `-` reads
+    one from stdin. What the store says of versions that it has already stays, and tags, values and
+    aliases that it lacks are added. Of
     Runicorn's archives (its storage root, `archive` or `artifacts` directory) everything is taken
     that can be: versions, datasets, pretrained models, code, outputs, runs. Nothing of PATH is
     changed, what the store has already is not taken again, and what is damaged is listed; the exit
@@ -47,17 +52,26 @@ def command(
     Examples:
       castfs import run.json
       castfs import digits.castfs --store /data/castfs
+      ssh host castfs export digits - --format bundle | castfs import -
       castfs import ~/.runicorn
     """
     refuse_both(as_json, quiet)
     from castfs.repository.unbundling import is_bundle
 
-    if kind is None and path.is_file():
+    from_stdin = str(path) == "-"
+    if from_stdin and kind not in (None, "bundle"):
+        raise click.UsageError("- reads a bundle, and nothing else")
+    if from_stdin and sys.stdin is not None and sys.stdin.isatty():
+        raise UsageError("a bundle does not come from a terminal", hint="name a file, or redirect")
+    if from_stdin:
+        kind = "bundle"
+    elif kind is None and path.is_file():
         kind = "bundle" if is_bundle(path) else "manifest"
     store = invocation.open_store()
     with progress_bar(quiet=quiet) as progress:
         if kind == "bundle":
-            return _import_bundle(store, path, progress, quiet, as_json)
+            source = output.binary_stdin() if from_stdin else path
+            return _import_bundle(store, source, progress, quiet, as_json)
         if kind == "manifest":
             return _import_manifest(store, path, progress, quiet, as_json)
         return _import_archive(store, path, kind, progress, quiet, as_json)
@@ -82,24 +96,44 @@ def _import_manifest(
     return 0
 
 
-def _import_bundle(store: Store, path: Path, progress: Progress, quiet: bool, as_json: bool) -> int:
+def _import_bundle(
+    store: Store, source: Path | BinaryIO, progress: Progress, quiet: bool, as_json: bool
+) -> int:
     from castfs.repository.unbundling import import_bundle
 
-    result = import_bundle(store.depot, path, progress=progress)
+    result = import_bundle(store.depot, source, progress=progress)
     if as_json:
         print_document(result)
-        return 0
-    output.lines(result.added_versions if quiet else [f"new: {v}" for v in result.added_versions])
-    if not quiet:
-        known = result.version_count - len(result.added_versions)
-        output.line(
-            f"{format_count(len(result.added_versions), 'new version')}, {known:,} there before; "
-            f"{format_count(result.added_runs, 'new run')}; "
-            f"added {format_count(result.added_count, 'blob')}, {format_size(result.added_bytes)}"
-        )
-        for alias in result.kept_aliases:
-            output.note(f"the alias {alias} means another version here, and stays")
+    elif quiet:
+        output.lines(result.added_ids)
+    else:
+        _tell_bundle(result)
     return 0
+
+
+def _tell_bundle(result: UnbundleResult) -> None:
+    output.lines(output.one_line(f"new: {version}") for version in result.added_versions)
+    for merged in result.merged:
+        more = [*(f"tag {tag}" for tag in merged.tags), *merged.metadata]
+        if more:
+            output.line(output.one_line(f"more of {merged.version}: {', '.join(more)}"))
+    if len(result.added_versions) < result.version_count:
+        output.lines(output.one_line(f"new alias: {alias}") for alias in result.set_aliases)
+    known = result.version_count - len(result.added_versions) - len(result.deleted_versions)
+    output.line(
+        f"{format_count(len(result.added_versions), 'new version')}, {known:,} there before; "
+        f"{format_count(result.added_runs, 'new run')}; "
+        f"added {format_count(result.added_count, 'blob')}, {format_size(result.added_bytes)}"
+    )
+    for version in result.trashed_versions:
+        output.note(f"in the trash: {version} (`castfs undelete {version}`)")
+    for version in result.deleted_versions:
+        output.note(f"deleted here before: {version}, which stays out")
+    for merged in result.merged:
+        for key in merged.kept:
+            output.note(f"{merged.version} has another {key} here, which stays")
+    for alias in result.kept_aliases:
+        output.note(f"the alias {alias} means another version here, and stays")
 
 
 def _import_archive(

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from castfs.errors import TargetError
+from castfs.errors import SourceError, TargetError
 from castfs.paths import display
 
 
@@ -51,6 +51,12 @@ def binary_stdout() -> BinaryIO:
     if sys.stdout is None:
         raise TargetError("stdout is closed", hint="redirect it to a file or a pipe")
     return sys.stdout.buffer
+
+
+def binary_stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise SourceError("stdin is closed", hint="redirect it from a file or a pipe")
+    return sys.stdin.buffer
 
 
 def flush() -> None:

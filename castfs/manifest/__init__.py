@@ -1,15 +1,18 @@
 """Manifests: what a directory tree was, as an immutable JSON document. docs/FORMAT.md owns it."""
 
 from castfs.manifest.codec import (
+    Header,
     blob_sizes,
     compute_fingerprint,
     compute_id,
     decode_manifest,
     decode_stored,
     encode_manifest,
+    is_file_of,
     is_stored_whole,
     make_manifest,
     order_canonically,
+    split_header,
 )
 from castfs.manifest.content import content_id
 from castfs.manifest.model import Directory, Entry, File, Manifest, Symlink, Tree, encode_xattrs
@@ -22,6 +25,7 @@ __all__ = [
     "Directory",
     "Entry",
     "File",
+    "Header",
     "Manifest",
     "Symlink",
     "Tree",
@@ -33,6 +37,7 @@ __all__ = [
     "decode_stored",
     "encode_manifest",
     "encode_xattrs",
+    "is_file_of",
     "is_stored_whole",
     "iter_references",
     "make_manifest",
@@ -42,4 +47,5 @@ __all__ = [
     "read_manifest_bytes",
     "read_manifest_file",
     "read_older",
+    "split_header",
 ]

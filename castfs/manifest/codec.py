@@ -129,18 +129,22 @@ def encode_manifest(manifest: Manifest) -> Iterator[bytes]:
 
 
 def is_stored_whole(manifest: Manifest, pieces: Iterable[bytes | memoryview]) -> bool:
-    """Are `pieces` a file of `manifest`, or of another time and place with the same tree?
+    """Are `pieces` a file of `manifest`, or of another time and place with the same tree?"""
+    ours = b"".join(itertools.islice(encode_manifest(manifest), 1)) + b"}"
+    return is_file_of(msgspec.json.decode(ours, type=Header), pieces)
+
+
+def is_file_of(wanted: Header, pieces: Iterable[bytes | memoryview]) -> bool:
+    """The same of a manifest that only its header is known of.
 
     The tree part is hashed, not decoded. The header, which has no digest, is compared.
     """
-    ours = b"".join(itertools.islice(encode_manifest(manifest), 1)) + b"}"
     pieces = iter(pieces)
     first = bytes(next(pieces, b""))
     try:
         theirs, start = split_header(first)
     except ManifestError:
         return False
-    wanted = msgspec.json.decode(ours, type=Header)
     theirs.created_at, theirs.source_path = wanted.created_at, wanted.source_path
     state = hashlib.sha256(b"{")
     last = first[start:]
@@ -148,7 +152,7 @@ def is_stored_whole(manifest: Manifest, pieces: Iterable[bytes | memoryview]) ->
         state.update(last)
         last = bytes(piece)
     state.update(last[:-1])
-    return theirs == wanted and last[-1:] == b"\n" and state.hexdigest() == manifest.id
+    return theirs == wanted and last[-1:] == b"\n" and state.hexdigest() == wanted.id
 
 
 def split_header(first: bytes) -> tuple[Header, int]:

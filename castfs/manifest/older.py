@@ -1,18 +1,25 @@
-"""Manifests that Runicorn's assets system wrote (0.6.0 to 0.7.2): read, never written.
+"""Manifests that Runicorn wrote: read, never written.
+
+Its assets (0.6.0 to 0.7.2):
 
     {"created_at": float, "source_path": str, "fingerprint": hex, "total_size_bytes": int,
      "file_count": int, "files": {"sub/a.py": {"sha256": hex, "size_bytes": int}}}
 
-They know no modes, times, symlinks or directories. Those are made up the same way each time: 0644
-and 0755, the manifest's `created_at` as every mtime, a directory for each parent. Unknown keys are
-ignored, as their own reader does.
+and its artifacts (0.3.1 to 0.5.3), `artifacts/<type>/<name>/v2/manifest.json`:
+
+    {"created_at": float, "files": [{"path": "sub/a.py", "size": int, "digest": "sha256:<hex>",
+     "modified_at": float}], "references": [{"uri": str, …}], "total_files": int, …}
+
+They know no modes, symlinks or directories, the first no times either. Those are made up the same
+way each time: 0644 and 0755, the manifest's `created_at` as every other mtime, a directory for each
+parent. References are no files, and stay out. Unknown keys are ignored, as their own readers do.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from castfs.digest import parse_digest
@@ -61,15 +68,21 @@ def read_older(raw: bytes) -> Manifest:
     """The manifest as ours, with an id of its own. ManifestError names what is wrong."""
     document = _load(raw)
     files = document.get("files")
-    if not isinstance(files, dict):
+    if not isinstance(files, dict | list):
         raise bad_manifest("it has no `files` object", hint="is it a manifest at all?")
     created_at = _read_created_at(document)
     source_path = _read_source_path(document)
     mtime_ns = int(created_at * 1_000_000_000)
-    entries = {}
-    for name, value in files.items():
-        path, file = _read_file(name, value, mtime_ns)
+    found = _iter_assets(files, mtime_ns) if isinstance(files, dict) else _iter_listed(files)
+    entries: dict[bytes, File] = {}
+    for path, file in found:
+        if path in entries:
+            raise bad_manifest(f"{shown(path)} stands in it twice")
         entries[path] = file
+    if not files and document.get("references"):
+        raise bad_manifest(
+            "it has references and no files", hint="`castfs import` takes them from the archive"
+        )
     directory = Directory(mode=0o755, mtime_ns=mtime_ns)
     parents = _find_parents(entries, limit=_DIRS_ALLOWANCE + 4 * len(raw))
     dirs = dict.fromkeys(parents, directory)
@@ -101,7 +114,29 @@ def _read_source_path(document: dict[str, Any]) -> str:
     return value
 
 
-def _read_file(name: str, value: object, mtime_ns: int) -> tuple[bytes, File]:
+def _iter_assets(files: dict[str, Any], mtime_ns: int) -> Iterator[tuple[bytes, File]]:
+    for name, value in files.items():
+        path = _read_path(name)
+        if not isinstance(value, dict):
+            raise bad_manifest(f"{shown(path)} is not an object")
+        yield path, _make_file(path, value.get("size_bytes"), value.get("sha256"), mtime_ns)
+
+
+def _iter_listed(files: list[Any]) -> Iterator[tuple[bytes, File]]:
+    for value in files:
+        if not isinstance(value, dict) or not isinstance(name := value.get("path"), str):
+            raise bad_manifest("it has a file without a path")
+        path = _read_path(name)
+        modified_at = value.get("modified_at", 0.0)
+        if type(modified_at) not in (int, float) or not abs(modified_at) < CREATED_AT_LIMIT:
+            raise bad_manifest(f"{shown(path)} has a modified_at that is no time")
+        numerator, denominator = modified_at.as_integer_ratio()
+        mtime_ns = (numerator * 10**9 + denominator // 2) // denominator
+        digest = str(value.get("digest")).removeprefix("sha256:")
+        yield path, _make_file(path, value.get("size"), digest, mtime_ns)
+
+
+def _read_path(name: str) -> bytes:
     try:
         path = parse_relpath(name.encode())
     except UnicodeEncodeError as exc:
@@ -110,16 +145,17 @@ def _read_file(name: str, value: object, mtime_ns: int) -> tuple[bytes, File]:
         raise bad_manifest(exc) from exc
     if len(path) > _PATH_MAX:
         raise bad_manifest(f"path longer than {_PATH_MAX} bytes: {shown(path)}")
-    if not isinstance(value, dict):
-        raise bad_manifest(f"{shown(path)} is not an object")
-    size = value.get("size_bytes")
+    return path
+
+
+def _make_file(path: bytes, size: object, digest: object, mtime_ns: int) -> File:
     if type(size) is not int or not 0 <= size < 2**63:
-        raise bad_manifest(f"{shown(path)} has no possible size_bytes")
+        raise bad_manifest(f"{shown(path)} has no possible size")
     try:
-        digest = parse_digest(str(value.get("sha256")))
+        sha256 = parse_digest(str(digest))
     except ValueError as exc:
         raise bad_manifest(f"{shown(path)}: {exc}") from exc
-    return path, File(mode=0o644, mtime_ns=mtime_ns, sha256=digest, size_bytes=size)
+    return File(mode=0o644, mtime_ns=mtime_ns, sha256=sha256, size_bytes=size)
 
 
 def _find_parents(paths: Iterable[bytes], *, limit: int) -> set[bytes]:
@@ -142,6 +178,7 @@ def _check_claims(document: dict[str, Any], tree: Tree) -> None:
         ("fingerprint", compute_fingerprint(tree.files)),
         ("file_count", len(tree.files)),
         ("total_size_bytes", tree.total_size_bytes),
+        ("total_files", len(tree.files)),
     ):
         claimed = document.get(key)
         # Types too: to Python 4.0 is 4 and true is 1.

@@ -8,7 +8,7 @@ What a Runicorn storage root holds becomes, in this order:
 - a run's configuration: a version of `<project>/<run name>/config`, type config, one config.json;
 - a dataset: a version of its name, type dataset; a pretrained model: the same, type model. One for
   each content, however many runs logged it; what was not saved is a reference;
-- an output: a version of `<project>/<run name>/outputs/<key>`, type custom;
+- an output: a version of `<project>/<run name>/outputs/<key>`, type output;
 - a manifest that no run names: a version of its source directory's name, or of its file's;
 - a rolling output that no run names: a version of `<project>/<run name>/outputs/<file name>`;
 - blobs that nothing names: one version of `loose-blobs`, each under its digest.

@@ -52,7 +52,13 @@ from castfs.older.naming import make_run_id
 from castfs.older.runs import ASSETS, RunPlace, read_if_there
 from castfs.older.zips import ZipContents
 
-TYPES_BY_CATEGORY = {"datasets": "dataset", "pretrained": "model", "code": "code"}
+#: As what castfs itself logs is called.
+TYPES_BY_CATEGORY = {
+    "datasets": "dataset",
+    "pretrained": "model",
+    "code": "code",
+    "outputs": "output",
+}
 CODE_ZIP = b"code_snapshot.zip"
 
 _ROLLING = re.compile(rb"[0-9a-f]{40}_(.+)", re.DOTALL)
@@ -169,7 +175,10 @@ class Assets:
     ) -> OlderVersion:
         """Something that a run made, but for its outputs."""
         self.links_of(run).created.append(key)
-        type = "config" if leaf == "config" else "code"
+        type = key[0]
+        if type == "config":
+            # Used, too: the run was told it, and keeps it.
+            self.links_of(run).used.append(key)
         older = f"{run.prefix}/{leaf}"
         return OlderVersion(
             key=key,
@@ -282,9 +291,9 @@ class Assets:
         facts = ("path", "kind", "mode")
         return OlderVersion(
             key=key,
-            name=self._namer.name(older, "custom"),
+            name=self._namer.name(older, "output"),
             older_name=older,
-            type="custom",
+            type="output",
             contents=contents,
             where=where,
             metadata={name: entry[name] for name in facts if entry.get(name) is not None},

@@ -62,6 +62,10 @@ class Writing(Protocol):
 
     def add_bytes(self, path: bytes, data: bytes, *, mode: int, mtime_ns: int) -> File: ...
 
+    @property
+    def spool_dir(self) -> Path:
+        """Where large files may lie until they are added: on the destination's own medium."""
+
     def add_symlink(self, path: bytes, target: bytes, *, mtime_ns: int) -> None: ...
 
     def add_directory(self, path: bytes, *, mode: int, mtime_ns: int) -> None:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from castfs.catalog.words import show_word
 from castfs.digest import Digest, digest_fd
+from castfs.errors import DamageError
 from castfs.manifest import File, Tree
 from castfs.paths import RelPath, unescape
 from castfs.progress import Progress
@@ -42,6 +44,16 @@ class ExportVersion:
     run: str | None = None
     source: str = ""
     deleted: bool = False
+
+    def reference_paths(self) -> list[bytes]:
+        """The entries that stand for references. DamageError."""
+        try:
+            return [unescape(reference.path) for reference in self.references]
+        except ValueError as exc:
+            raise DamageError(
+                f"{show_word(self.name or 'the tree')} has a reference whose path is none: {exc}",
+                hint="export the other versions alone",
+            ) from exc
 
     def opened(self) -> AbstractContextManager[Tree]:
         """The tree, whose blobs stay while it is open."""
@@ -97,7 +109,7 @@ class ExportWriter:
                 self.losses.append(Loss(label, path, "an empty directory"))
         for path in tree.symlinks:
             self.losses.append(Loss(label, path, "a symbolic link"))
-        described = {unescape(reference.path) for reference in version.references}
+        described = set(version.reference_paths())
         for path, file in tree.files.items():
             if path in described:
                 continue  # it stands for the reference

@@ -28,7 +28,7 @@ from castfs.older.export_writing import (
     write_json,
 )
 from castfs.older.run_sending import write_run_documents
-from castfs.paths import display, unescape
+from castfs.paths import display
 from castfs.progress import SILENT, Progress
 from castfs.store import BlobDir
 
@@ -123,9 +123,9 @@ def _write_assets(writer: ExportWriter, version: ExportVersion) -> Path:
         place = archive / "blobs" / file.sha256[:2] / file.sha256
         writer.write_blob(path, file, place)
         entries[text] = {"sha256": file.sha256, "size_bytes": file.size_bytes}
-    for reference in version.references:
-        label = version.name or "the tree"
-        writer.losses.append(Loss(label, unescape(reference.path), "an external reference"))
+    label = version.name or "the tree"
+    references = version.reference_paths()
+    writer.losses += [Loss(label, each, "an external reference") for each in references]
     state = hashlib.sha256()
     for text in sorted(entries):
         state.update(b"%s\0%s\0" % (text.encode(), entries[text]["sha256"].encode()))

@@ -106,7 +106,8 @@ class Filling:
                 raise Refused(f"it unpacks to {len(data)} bytes instead of {item.size}")
             file = self.writing.add_bytes(item.path, data, mode=item.mode, mtime_ns=item.mtime_ns)
             return file.sha256, file.size_bytes
-        with tempfile.NamedTemporaryFile(prefix="castfs-import-") as spool:
+        directory = self.writing.spool_dir
+        with tempfile.NamedTemporaryFile(prefix="castfs-import-", dir=directory) as spool:
             with item.open() as stream:
                 while chunk := stream.read(_CHUNK):
                     spool.write(chunk)

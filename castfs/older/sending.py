@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from castfs.catalog import Catalog, RunFile, reading
 from castfs.catalog.files import runs_dir
 from castfs.digest import Digest
-from castfs.errors import CastfsError, TargetError
+from castfs.errors import CastfsError
 from castfs.manifest import Tree
 from castfs.older.destination import IMPORTED
 from castfs.older.exporting import (
@@ -22,9 +21,9 @@ from castfs.older.exporting import (
     TreeSource,
     export_runicorn,
 )
-from castfs.paths import display
 from castfs.progress import SILENT, Progress
 from castfs.repository.lookup import load_manifest
+from castfs.repository.targets import refuse_inside
 from castfs.runs.summaries import SUMMARY, read_summary
 from castfs.store import Depot, Record, pin_manifest
 
@@ -41,11 +40,7 @@ def export_records(
 
     UsageError, TargetError, DamageError; NotFoundError if one is removed meanwhile.
     """
-    if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(depot.path)):
-        raise TargetError(
-            f"{display(os.fsencode(target))} lies in the store {depot.path}",
-            hint="name another directory",
-        )
+    refuse_inside(target, depot, hint="name another directory")
     with reading(depot) as catalog:
         versions = [_describe(catalog, record) for record in records]
         runs = _find_runs(catalog, records)
@@ -56,6 +51,10 @@ def export_records(
 
 def _describe(catalog: Catalog, record: Record) -> ExportVersion:
     number = record.version if record.version is not None else 1
+    if record.name is not None:
+        catalog.name(
+            record.name
+        )  # DamageError: its aliases would be missing, and nobody would know
     aliases = catalog.aliases_of(record.name, number) if record.name is not None else []
     return ExportVersion(
         tree=_source(catalog.depot, record),

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from castfs.catalog import Change, RunFile, Use, changing, reading
 from castfs.catalog.files import RunStatus, runs_dir, write_run
 from castfs.digest import Digest
@@ -50,8 +52,8 @@ class DepotDestination:
             if catalog.find_version(name, version, "all"):
                 return True
             found = catalog.name(name)
-        # A number that was used once and deleted for good is not given again.
-        return found is not None and any(event.version == version for event in found.history)
+        # A number that was used once here and deleted for good is not given again.
+        return found is not None and version in found.deleted_versions()
 
     @contextlib.contextmanager
     def write(self, purpose: str) -> Iterator[DepotWriting]:
@@ -83,6 +85,13 @@ class DepotDestination:
             if run.created_at is None and before is not None:
                 created_at = before.created_at
             after = _make_run(run, uses, created_at)
+            if before is not None:
+                # What it was given once it was given, whatever the archive has lost since.
+                ids = {use.id for use in before.uses}
+                new = (use for use in after.uses if use.id not in ids)
+                after = msgspec.structs.replace(
+                    after, uses=(*before.uses, *new), made_again=before.made_again
+                )
             if before == after:
                 return False
             change.touch_run(run.id)
@@ -118,6 +127,10 @@ class DepotWriting:
 
     def add_bytes(self, path: bytes, data: bytes, *, mode: int, mtime_ns: int) -> File:
         return self._draft.add_bytes(path, data, mode=mode, mtime_ns=mtime_ns)
+
+    @property
+    def spool_dir(self) -> Path:
+        return self._draft.staging
 
     def add_symlink(self, path: bytes, target: bytes, *, mtime_ns: int) -> None:
         self._draft.add_symlink(path, target, mtime_ns=mtime_ns)

@@ -16,7 +16,7 @@ import contextlib
 import io
 import resource
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
@@ -24,14 +24,24 @@ from typing import BinaryIO, Literal, cast
 import msgspec
 
 from castfs.archive import write_target
-from castfs.catalog import Catalog, RunFile, reading
+from castfs.catalog import Catalog, Event, NameFile, RunFile, reading
 from castfs.catalog.files import name_path
-from castfs.catalog.words import check_name, show_word
+from castfs.catalog.words import (
+    PREFIX,
+    Word,
+    looks_like_path,
+    normalize_name,
+    parse_word,
+    show_word,
+)
 from castfs.digest import Digest
-from castfs.errors import NotFoundError
-from castfs.manifest import encode_manifest
+from castfs.errors import DamageError, NotFoundError, UsageError
+from castfs.manifest import Tree, encode_manifest
 from castfs.progress import SILENT, Progress
+from castfs.repository import bundle_checks as checks
 from castfs.repository.lookup import load_manifest
+from castfs.repository.naming import pick_record
+from castfs.repository.targets import refuse_inside
 from castfs.store import BlobDir, Depot, Record, pin_manifest
 from castfs.store.reading import iter_blob
 
@@ -52,7 +62,8 @@ class Header(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleResult:
-    """A written bundle. Sizes in bytes; each content counts once."""
+    """A written bundle. Sizes in bytes; each content counts once. `left_out` are the ids of
+    snapshots that have a name, and no version of it."""
 
     path: Path | None
     names: tuple[str, ...]
@@ -60,35 +71,49 @@ class BundleResult:
     run_count: int
     blob_count: int
     blob_bytes: int
+    left_out: tuple[str, ...] = ()
 
 
 def export_bundle(
     depot: Depot,
-    names: Sequence[str],
+    words: Sequence[str],
     target: Path | BinaryIO,
     *,
     replace: bool = False,
     progress: Progress = SILENT,
 ) -> BundleResult:
-    """Write all versions of `names` that are not in the trash. NotFoundError, TargetError;
-    BlobError for what is damaged, and then there is no file."""
-    names = tuple(dict.fromkeys(map(check_name, names)))
+    """Write versions, and of a name alone all that are not in the trash. NotFoundError,
+    AmbiguousError, UsageError, TargetError; BlobError for what is damaged, DamageError for what
+    could not be imported again, and then there is no file."""
+    if isinstance(target, Path):
+        refuse_inside(target, depot)
     with reading(depot) as catalog:
         if damages := catalog.damages("live"):
             raise damages[0]  # it would be missing, and nobody would know
-        records = [record for name in names for record in _versions(catalog, name)]
-        runs = _runs_of(catalog, records)
-        name_files = [catalog.name(name) for name in names]
+        chosen = _Chosen(catalog, words)
+        runs = _runs_of(catalog, chosen.records)
+        name_files = [
+            _told_elsewhere(known, chosen.of_name(name), name in chosen.whole, depot.marker.id)
+            for name in chosen.names
+            if (known := catalog.name(name)) is not None
+        ]
+    records = chosen.records
     contents = _Contents(depot, records)
     with contents.pinned():
-        blobs = contents.blobs()
+        blobs = contents.survey()
+        texts = _encode(depot, name_files, runs, records)
+        with _refused_already():
+            checks.check_together(chosen.names, name_files, runs, (), records)
+            for record in records:
+                checks.check_record(
+                    record, contents.facts[record.manifest], contents.opened(record)
+                )
         progress.phase("exporting", total=sum(blobs.values()), unit="bytes")
 
         def write(file: BinaryIO) -> None:
             with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                known_names = [known for known in name_files if known is not None]
-                count = sum(map(len, (blobs, contents.manifests, known_names, runs, records)))
-                header = Header(names=names, member_count=count)
+                count = len(blobs) + len(contents.manifests) + len(texts)
+                header = Header(names=chosen.names, member_count=count)
                 _add(tar, HEADER, msgspec.json.encode(header))
                 for digest, size in blobs.items():
                     _add_blob(tar, depot.blobs, digest, size)
@@ -96,13 +121,8 @@ def export_bundle(
                 for manifest_id in contents.manifests:
                     chunks = encode_manifest(load_manifest(depot, manifest_id))
                     _add(tar, f"manifests/{manifest_id}", b"".join(chunks))
-                for known in known_names:
-                    key = name_path(depot, known.name).stem
-                    _add(tar, f"names/{key}", msgspec.json.encode(known))
-                for run in runs:
-                    _add(tar, f"runs/{run.id}", msgspec.json.encode(run))
-                for record in records:
-                    _add(tar, f"snapshots/{record.id}", msgspec.json.encode(record))
+                for member, text in texts.items():
+                    _add(tar, member, text)
 
         path = None
         if isinstance(target, Path):
@@ -112,20 +132,127 @@ def export_bundle(
             write(target)
     return BundleResult(
         path=path,
-        names=names,
+        names=chosen.names,
         version_count=len(records),
         run_count=len(runs),
         blob_count=len(blobs),
         blob_bytes=sum(blobs.values()),
+        left_out=tuple(chosen.left_out),
     )
 
 
-def _versions(catalog: Catalog, name: str) -> list[Record]:
-    """In their order."""
-    found = list(catalog.iter_records(name=name))
-    if not found:
-        raise NotFoundError(f"nothing is called {show_word(name)}", hint="see `castfs list`")
-    return sorted(found, key=lambda record: (record.version or 0, record.id))
+class _Chosen:
+    """What the words mean: versions, by name and in their order."""
+
+    def __init__(self, catalog: Catalog, words: Sequence[str]) -> None:
+        #: Names of which all versions are meant.
+        self.whole: set[str] = set()
+        self.left_out: list[str] = []
+        self._of_name: dict[str, dict[str, Record]] = {}
+        for word in words:
+            if not (_is_only_name(word) and self._take_name(catalog, word)):
+                self._take(pick_record(catalog, word), word)
+
+    def _take_name(self, catalog: Catalog, word: str) -> bool:
+        """All versions of a name. False if the word may be an id."""
+        name = normalize_name(word)
+        found = list(catalog.iter_records(name=name))
+        if not found and PREFIX.fullmatch(word):
+            return False
+        if not found:
+            raise NotFoundError(f"nothing is called {show_word(word)}", hint="see `castfs list`")
+        versions = [record for record in found if record.version is not None]
+        self.left_out += sorted(record.id for record in found if record.version is None)
+        if not versions:
+            raise _no_version(word)
+        self.whole.add(name)
+        for record in versions:
+            self._take(record, word)
+        return True
+
+    def _take(self, record: Record, word: str) -> None:
+        if record.name is None or record.version is None:
+            raise _no_version(word)
+        self._of_name.setdefault(record.name, {})[record.id] = record
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._of_name)
+
+    def of_name(self, name: str) -> list[Record]:
+        """In their order."""
+        found = self._of_name[name].values()
+        return sorted(found, key=lambda record: (record.version or 0, record.id))
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for name in self._of_name for record in self.of_name(name)]
+
+
+def _is_only_name(word: str) -> bool:
+    return not looks_like_path(word) and parse_word(word) == Word(normalize_name(word))
+
+
+def _no_version(word: str) -> UsageError:
+    return UsageError(
+        f"{show_word(word)} is no version of a name, and bundles hold versions",
+        hint="export it as .tar, or ingest it with --name",
+    )
+
+
+def _told_elsewhere(
+    name: NameFile, records: Sequence[Record], is_whole: bool, store_id: str
+) -> NameFile:
+    """What a name's file says of these versions, as others are told it: of each event, in which
+    store it happened. Of a version that is there nobody has to know that it was away."""
+    versions = {record.version for record in records}
+    aliases = {a: version for a, version in name.aliases.items() if version in versions}
+
+    def is_told(event: Event) -> bool:
+        if event.kind in checks.LIFE:
+            return is_whole and event.version not in versions
+        return event.alias in aliases or (is_whole and event.alias not in name.aliases)
+
+    history = tuple(
+        msgspec.structs.replace(event, store=event.store or store_id)
+        for event in name.history
+        if is_told(event)
+    )
+    told = msgspec.structs.replace(name, aliases=aliases, history=history)
+    return msgspec.structs.replace(told, last_version=checks.believed_last(told, records))
+
+
+def _encode(
+    depot: Depot, names: Sequence[NameFile], runs: Sequence[RunFile], records: Sequence[Record]
+) -> dict[str, bytes]:
+    """The members that are no contents and no trees. DamageError for what no import would take."""
+    texts: dict[str, bytes] = {}
+    with _refused_already():
+        for name in names:
+            checks.check_name_file(name)
+            texts[f"names/{name_path(depot, name.name).stem}"] = msgspec.json.encode(name)
+        for run in runs:
+            checks.check_run(run)
+            texts[f"runs/{run.id}"] = msgspec.json.encode(run)
+        for record in records:
+            checks.check_record_alone(record)
+            texts[f"snapshots/{record.id}"] = msgspec.json.encode(record)
+        for member, text in texts.items():
+            if len(text) > checks.WORDS_MAX:
+                raise ValueError(f"{member} would have {len(text):,} bytes")
+    return texts
+
+
+@contextlib.contextmanager
+def _refused_already() -> Iterator[None]:
+    """Not on the day on which somebody needs the bundle."""
+    try:
+        yield
+    except (ValueError, RecursionError) as exc:
+        raise DamageError(
+            f"no import would take this: {exc}",
+            hint="take it out with `castfs rm`, or export the other versions alone",
+        ) from exc
 
 
 def _runs_of(catalog: Catalog, records: Sequence[Record]) -> list[RunFile]:
@@ -144,6 +271,7 @@ class _Contents:
     def __init__(self, depot: Depot, records: Sequence[Record]) -> None:
         self._depot = depot
         self._records = {Digest(record.manifest): record for record in records}
+        self.facts: dict[str, checks.TreeFacts] = {}
 
     @property
     def manifests(self) -> list[Digest]:
@@ -152,13 +280,18 @@ class _Contents:
     def pinned(self) -> _Pins:
         return _Pins(self._depot, self._records)
 
-    def blobs(self) -> dict[Digest, int]:
-        """Digest → size, in the order in which the trees name them."""
+    def survey(self) -> dict[Digest, int]:
+        """Digest → size of all blobs, in the order in which the trees name them. Trees are read one
+        after the other."""
         found: dict[Digest, int] = {}
         for manifest_id in self._records:
             tree = load_manifest(self._depot, manifest_id).tree
             found |= {file.digest: file.size_bytes for file in tree.files.values()}
+            self.facts[manifest_id] = checks.TreeFacts.of(tree)
         return found
+
+    def opened(self, record: Record) -> Callable[[], Tree]:
+        return lambda: load_manifest(self._depot, Digest(record.manifest)).tree
 
 
 class _Pins:

@@ -58,6 +58,8 @@ class Draft:
         self._files: dict[bytes, File] = {}
         self._symlinks: dict[bytes, Symlink] = {}
         self._references: list[Reference] = []
+        #: Last part of a name → the number that the next of them is tried with.
+        self._reference_counts: dict[str, int] = {}
         self._skipped: list[Skipped] = []
 
     def __enter__(self) -> Self:
@@ -72,6 +74,11 @@ class Draft:
         trace: TracebackType | None,
     ) -> None:
         self._session.__exit__(kind, exc, trace)
+
+    @property
+    def staging(self) -> Path:
+        """A directory of the store's own medium, which goes when the draft is left."""
+        return self._session.staging.path
 
     def add_file(
         self,
@@ -175,9 +182,10 @@ class Draft:
         said_name = (name or uri.rstrip("/").rpartition("/")[2]) or "data"
         leaf = _NO_FILE_NAME.sub("-", said_name).encode()[:200].decode(errors="ignore")
         path = f"{leaf}.reference"
-        count = 2
+        count = self._reference_counts.get(leaf, 2)
         while path.encode() in self._files:
             path, count = f"{leaf}-{count}.reference", count + 1
+        self._reference_counts[leaf] = count
         text = json.dumps({key: value for key, value in said.items() if value}, indent=2) + "\n"
         self.add_bytes(path.encode(), text.encode())
         self._references.append(

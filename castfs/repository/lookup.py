@@ -20,6 +20,8 @@ from castfs.store import BlobDir, Depot, find_depot_above, open_depot
 #: Levels above a manifest file at which a `blobs` directory is looked for: an older archive has it
 #: four up (archive/manifests/<category>/<xx>/<id>.json), the flat layout two.
 _BLOBS_SEARCH_LEVELS = 5
+#: Names of directories with blobs: Runicorn's artifacts have theirs three levels up.
+_BLOBS_NAMES = ("blobs", ".dedup")
 #: Files of a manifest whose blobs are looked for there.
 _PROBED = 100
 
@@ -69,7 +71,7 @@ def load_manifest_file(path: Path, *, depot: Depot | None) -> Snapshot:
         except NoStoreError as exc:
             raise StoreError(
                 f"no blobs found for {display(os.fsencode(path))}",
-                hint="give the store that has them with --store",
+                hint="give the store that has them with --store, or `castfs import` the archive",
             ) from exc
     return _load_from(depot, path, manifest)
 
@@ -92,15 +94,16 @@ def _load_from(depot: Depot, path: Path, manifest: Manifest) -> Snapshot:
 
 
 def find_blobs_above(path: Path, manifest: Manifest) -> Path | None:
-    """A `blobs` directory above a manifest file that has one of its blobs."""
+    """A directory of blobs above a manifest file that has one of its own."""
     digests = {file.digest for file in itertools.islice(manifest.tree.files.values(), _PROBED)}
     for parent in list(Path(os.path.realpath(path)).parents)[:_BLOBS_SEARCH_LEVELS]:
-        candidate = parent / "blobs"
-        # One that this user may not read is none of this manifest's.
-        with (
-            contextlib.suppress(OSError, StoreError),
-            contextlib.closing(BlobDir(candidate)) as blobs,
-        ):
-            if not digests or any(blobs.size(digest) is not None for digest in digests):
-                return candidate
+        for name in _BLOBS_NAMES:
+            candidate = parent / name
+            # One that this user may not read is none of this manifest's.
+            with (
+                contextlib.suppress(OSError, StoreError),
+                contextlib.closing(BlobDir(candidate)) as blobs,
+            ):
+                if not digests or any(blobs.size(digest) is not None for digest in digests):
+                    return candidate
     return None

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from castfs.digest import Digest
-from castfs.errors import NotFoundError, TargetError
+from castfs.errors import NotFoundError
 from castfs.manifest import Entry, File, Manifest, encode_manifest
 from castfs.paths import RelPath, display, normalize
 from castfs.progress import SILENT, Progress
+from castfs.repository.targets import refuse_inside
 from castfs.store import BlobDir, Depot, Record, pin_foreign, pin_manifest
 from castfs.store.reading import open_blob
 
@@ -155,13 +156,8 @@ class Snapshot:
         from castfs import settings
         from castfs.restore import restore_tree
 
-        if self.depot is not None and Path(os.path.realpath(target)).is_relative_to(
-            os.path.realpath(self.depot.path)
-        ):
-            raise TargetError(
-                f"{display(os.fsencode(target))} lies in the store {self.depot.path}",
-                hint="restore to a directory of your own",
-            )
+        if self.depot is not None:
+            refuse_inside(Path(target), self.depot, hint="restore to a directory of your own")
         chosen = [
             os.fsencode(path) for path in ([paths] if isinstance(paths, str | bytes) else paths)
         ]
@@ -194,6 +190,8 @@ class Snapshot:
         """
         from castfs.archive import export_archive, format_for, write_archive
 
+        if self.depot is not None and isinstance(file, str | os.PathLike):
+            refuse_inside(Path(file), self.depot)
         with self.pinned("export"):
             tree = self.manifest.tree
             if isinstance(file, str | os.PathLike):

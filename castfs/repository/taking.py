@@ -22,6 +22,7 @@ from castfs.progress import SILENT, Progress
 from castfs.repository.lookup import load_beside, load_manifest
 from castfs.repository.publishing import TAKEN_WHOLE, Details, check_same_type, publish
 from castfs.repository.results import ImportResult, IngestResult
+from castfs.repository.targets import refuse_inside
 from castfs.store import BlobDir, Depot, WriteSession
 from castfs.store.reading import damaged, open_blob
 from castfs.store.records import Skipped
@@ -166,7 +167,7 @@ def keep_out(depot: Depot, source: Path) -> tuple[int, int]:
 
 def check_output(output: Path, depot: Depot) -> None:
     """TargetError unless a manifest may be written there: known before an ingest, not after it."""
-    shown, real = display(os.fsencode(output)), Path(os.path.realpath(output))
+    shown = display(os.fsencode(output))
     if output.is_dir():
         raise TargetError(f"{shown} is a directory", hint="name a file")
     if not output.parent.is_dir():
@@ -174,8 +175,7 @@ def check_output(output: Path, depot: Depot) -> None:
             f"there is no directory {display(os.fsencode(output.parent))} for {shown}",
             hint="create it first (mkdir -p)",
         )
-    if real.is_relative_to(os.path.realpath(depot.path)):
-        raise TargetError(f"{shown} lies in the store {depot.path}", hint="name another file")
+    refuse_inside(output, depot)
 
 
 def write_copy(output: Path, manifest: Manifest) -> None:

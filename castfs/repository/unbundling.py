@@ -2,67 +2,71 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import re
-import tarfile
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 import msgspec
 
 from castfs import atomic
-from castfs.catalog import Catalog, Change, NameFile, Note, RunFile, changing, reading
+from castfs.archive import Member, iter_members
+from castfs.catalog import NameFile, Note, RunFile, changing, reading
 from castfs.catalog.files import FILE_MODE, encode_file, name_path, notes_dir, runs_dir
 from castfs.catalog.words import show_word
-from castfs.digest import Digest
-from castfs.errors import CastfsError, DamageError, NotFoundError, UsageError
-from castfs.manifest import Manifest, decode_stored, encode_manifest, is_stored_whole
+from castfs.digest import Digest, iter_chunks
+from castfs.errors import DamageError, NotFoundError
+from castfs.manifest import Header as TreeHeader
+from castfs.manifest import Tree, blob_sizes, decode_stored, is_file_of, split_header
 from castfs.paths import display
 from castfs.progress import SILENT, Progress
 from castfs.repository import bundle_checks as checks
+from castfs.repository.bundle_merging import (
+    Brought,
+    Merged,
+    Plan,
+    make_plan,
+    merge_notes,
+    save_names,
+    save_numbers,
+)
 from castfs.repository.bundling import HEADER, Header
-from castfs.repository.publishing import save_name
+from castfs.repository.naming import version_word
 from castfs.store import Depot, Record, WriteSession
 
 #: Larger ones go by way of a file; records and the like are never so large.
 _IN_MEMORY_MAX = 8 << 20
-_MANIFEST_MAX = 4 << 30
 _MEMBER = re.compile(r"(blobs|manifests|names|runs|notes|snapshots)/([0-9A-Za-z_.-]{1,205})")
 _HEX = {"blobs": re.compile("[0-9a-f]{64}"), "manifests": re.compile("[0-9a-f]{64}"),
         "snapshots": re.compile("[0-9a-f]{24}"), "notes": re.compile("[0-9a-f]{24}"),
         "names": re.compile("[0-9a-f]{32}")}  # fmt: skip
 
-T = TypeVar("T")
+T = TypeVar("T", RunFile, Note)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnbundleResult:
-    """What came out of a bundle. `added_*` are what the store did not have; sizes in bytes."""
+    """What came out of a bundle. `added_*` are what the store did not have, versions with the ids
+    of their records; sizes in bytes. Of what it had, `trashed_versions` are in its trash,
+    `merged` got tags or values, or has others and keeps them. `deleted_versions` were deleted here
+    for good, and are passed over. `kept_aliases` mean another version here."""
 
     names: tuple[str, ...]
     version_count: int
     added_versions: tuple[str, ...]
+    added_ids: tuple[str, ...]
     added_runs: int
     added_count: int
     added_bytes: int
+    trashed_versions: tuple[str, ...]
+    deleted_versions: tuple[str, ...]
+    merged: tuple[Merged, ...]
+    set_aliases: tuple[str, ...]
     kept_aliases: tuple[str, ...]
-
-
-@dataclass
-class _Read:
-    """All of a bundle but its blobs."""
-
-    header: Header | None = None
-    manifests: dict[str, Manifest] = field(default_factory=dict)
-    names: list[NameFile] = field(default_factory=list)
-    runs: list[RunFile] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
 
 
 def is_bundle(path: Path) -> bool:
@@ -79,30 +83,60 @@ def is_bundle(path: Path) -> bool:
         os.close(fd)
 
 
-def import_bundle(depot: Depot, path: Path, *, progress: Progress = SILENT) -> UnbundleResult:
+def import_bundle(
+    depot: Depot, source: Path | BinaryIO, *, progress: Progress = SILENT
+) -> UnbundleResult:
     """Take over what the store does not have: all of it, or nothing. What it has already stays as
-    it is. DamageError for what is no whole bundle; UsageError where a version's number, or a name's
-    type, is another one here."""
-    shown = display(os.fsencode(path))
-    if not path.is_file():
+    it is, but for tags, values and aliases that it lacks. An open file is read once, to the
+    bundle's end. DamageError for what is no whole bundle; UsageError where a version's number, or a
+    name's type, is another one here."""
+    if not isinstance(source, Path):
+        return _import(depot, source, "the bundle", progress)
+    shown = display(os.fsencode(source))
+    if not source.is_file():
         raise NotFoundError(f"{shown} is no file", hint="name a file of `castfs export`")
+    with source.open("rb") as file:
+        return _import(depot, file, shown, progress)
+
+
+def _import(depot: Depot, file: BinaryIO, shown: str, progress: Progress) -> UnbundleResult:
     try:
-        with (
-            path.open("rb") as file,
-            tarfile.open(fileobj=file, mode="r|") as tar,
-            WriteSession(depot, purpose=f"import {shown}") as session,
-        ):
+        with WriteSession(depot, purpose=f"import {shown}") as session:
             read = _Reader(session, progress)
-            for member in tar:
-                read.take(tar, member)
+            for member in iter_members(file):
+                read.take(member)
             return read.finish()
-    except (tarfile.TarError, EOFError, msgspec.DecodeError, UnicodeDecodeError, ValueError) as exc:
-        if isinstance(exc, CastfsError):
-            raise
-        raise DamageError(
-            f"{shown} is not a whole bundle: {exc}",
-            hint="get it again; nothing was imported",
-        ) from exc
+    except RecursionError as exc:
+        raise _no_bundle(shown, "something in it is nested too deeply") from exc
+    except (EOFError, msgspec.DecodeError, UnicodeDecodeError, OverflowError, ValueError) as exc:
+        raise _no_bundle(shown, str(exc)) from exc
+
+
+def _no_bundle(shown: str, reason: str) -> DamageError:
+    return DamageError(
+        f"{shown} is not a whole bundle: {reason}", hint="get it again; nothing was imported"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """A tree that waits in a file: some have as many megabytes as the memory."""
+
+    path: Path
+    header: TreeHeader
+
+    def iter_chunks(self) -> Iterator[bytes]:
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield from map(bytes, iter_chunks(fd))
+        finally:
+            os.close(fd)
+
+    def read(self) -> bytes:
+        return self.path.read_bytes()
+
+    def open(self) -> Tree:
+        return decode_stored(self.read(), Digest(self.header.id)).tree
 
 
 class _Reader:
@@ -110,259 +144,195 @@ class _Reader:
         self._session = session
         self._depot = session.depot
         self._progress = progress
-        self._read = _Read()
-        self._added = [0, 0]
-        #: Of those in the bundle: digest → size.
-        self._blobs: dict[str, int] = {}
+        self._header: Header | None = None
+        self._brought = Brought()
+        self._trees: dict[str, _Staged] = {}
+        self._facts: dict[str, checks.TreeFacts] = {}
+        #: Of those in the bundle: raw digest → size; and those that the store did not have.
+        self._blobs: dict[bytes, int] = {}
+        self._new_blobs: set[bytes] = set()
         self._count = 0
 
-    def take(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    def take(self, member: Member) -> None:
         """One member. ValueError for what does not belong there."""
-        if self._read.header is None:
+        if self._header is None:
             if member.name != HEADER:
                 raise ValueError("it does not begin with its description")
-            self._read.header = msgspec.json.decode(_bytes(tar, member), type=Header)
+            self._header = msgspec.json.decode(_bytes(member), type=Header)
             self._progress.phase("importing")
             return
         self._count += 1
         match = _MEMBER.fullmatch(member.name)
         kind, key = match.groups() if match else ("", "")
-        if member.issparse():
-            raise ValueError("a member has holes")  # its size would be anything
-        if not (match and member.isreg()) or (kind in _HEX and not _HEX[kind].fullmatch(key)):
+        if match is None or (kind in _HEX and not _HEX[kind].fullmatch(key)):
             raise ValueError(f"it has a member {show_word(member.name)}")
         if kind == "blobs":
-            self._take_blob(tar, member, Digest(key))
+            self._take_blob(member, Digest(key))
         elif kind == "manifests":
-            raw = _bytes(tar, member, _MANIFEST_MAX)
-            self._read.manifests[key] = decode_stored(raw, Digest(key))
+            self._take_tree(_bytes(member, checks.MANIFEST_MAX), Digest(key))
         else:
-            self._take_words(kind, key, _bytes(tar, member))
+            self._take_words(kind, key, _bytes(member))
+
+    def _take_tree(self, raw: bytes, tree_id: Digest) -> None:
+        tree = decode_stored(raw, tree_id).tree
+        for file in tree.files.values():
+            if self._blobs.get(bytes.fromhex(file.sha256)) != file.size_bytes:
+                raise ValueError(f"the content {file.sha256} is missing, or of another size")
+        # Nothing may be kept of it that grows with it: a bundle has thousands of them.
+        self._facts[tree_id] = checks.TreeFacts.of(tree)
+        path = self._session.staging.path / f"tree-{tree_id}"
+        path.write_bytes(raw)
+        self._trees[tree_id] = _Staged(path, split_header(raw)[0])
 
     def _take_words(self, kind: str, key: str, raw: bytes) -> None:
         decode = functools.partial(msgspec.json.decode, raw)
-        read = self._read
+        brought = self._brought
         match kind:
             case "names":
                 name: NameFile = decode(type=NameFile)
                 checks.check_name_file(name)
                 if name_path(self._depot, name.name).stem != key:
                     raise ValueError(f"names/{key} is of another name")
-                read.names.append(name)
+                brought.names.append(name)
             case "runs":
                 run: RunFile = decode(type=RunFile)
                 if run.id != key:
                     raise ValueError(f"run {key} is another one")
                 checks.check_run(run)
-                read.runs.append(run)
+                brought.runs.append(run)
             case "notes":
                 note: Note = decode(type=Note)
                 if note.id != key:
                     raise ValueError(f"note {key} is another one")
                 checks.check_note(note)
-                read.notes.append(note)
+                brought.notes.append(note)
             case _:
                 record: Record = decode(type=Record)
-                if record.id != key or record.manifest not in read.manifests:
+                if record.id != key or record.manifest not in self._trees:
                     raise ValueError(f"snapshot {key} is another one, or without its manifest")
                 checks.check_record_alone(record)
-                read.records.append(record)
+                staged = self._trees[record.manifest]
+                checks.check_record(record, self._facts[record.manifest], staged.open)
+                brought.records.append(record)
 
-    def _take_blob(self, tar: tarfile.TarFile, member: tarfile.TarInfo, digest: Digest) -> None:
-        source = tar.extractfile(member)
-        assert source is not None
-        self._blobs[digest] = member.size
+    def _take_blob(self, member: Member, digest: Digest) -> None:
+        raw = bytes.fromhex(digest)
+        self._blobs[raw] = member.size
         [there] = self._session.claim([(digest, member.size)])
         if there:
             return
-        if member.size <= _IN_MEMORY_MAX:
-            staged = self._session.stage_bytes(_all(source, member.size))
+        size = member.size
+        if size <= _IN_MEMORY_MAX:
+            staged = self._session.stage_bytes(member.read())
         else:
             with tempfile.TemporaryFile(dir=self._depot.staging_dir) as spool:
-                _copy(source, spool, member.size)
+                for piece in member.iter_pieces():
+                    spool.write(piece)
                 spool.seek(0)
                 staged = self._session.stage_file(spool.fileno())
         if staged.digest != digest:
             raise ValueError(f"blob {digest} has other content than its name says")
-        self._added[0] += 1
-        self._added[1] += member.size
-        self._progress.advance(1, member.size)
+        self._new_blobs.add(raw)
+        self._progress.advance(1, size)
 
     def finish(self) -> UnbundleResult:
-        read = self._read
-        if read.header is None or not read.records:
+        header, brought = self._header, self._brought
+        if header is None or not brought.records:
             raise ValueError("it is empty")
-        if self._count != read.header.member_count:
-            raise ValueError(f"it has {self._count} of {read.header.member_count} members")
-        for manifest in read.manifests.values():
-            for file in manifest.tree.files.values():
-                if self._blobs.get(file.sha256) != file.size_bytes:
-                    raise ValueError(f"the content {file.sha256} is missing, or of another size")
+        if self._count != header.member_count:
+            raise ValueError(f"it has {self._count} of {header.member_count} members")
         checks.check_together(
-            read.header.names, read.names, read.runs, read.notes, read.records, read.manifests
+            header.names, brought.names, brought.runs, brought.notes, brought.records
         )
         with reading(self._depot) as catalog:
-            _check(catalog, read)  # before anything is stored; what counts is what it says below
-            known = {record.id for record in read.records if catalog.get(record.id) is not None}
-        self._session.commit_blobs()
-        for manifest in read.manifests.values():
-            is_sound = functools.partial(is_stored_whole, manifest)
-            self._session.publish_manifest(
-                manifest.id, encode_manifest(manifest), is_sound=is_sound
-            )
+            # Before anything is stored; what counts is what it says below.
+            plan = make_plan(catalog, brought.records)
+            notes, _ = merge_notes(catalog, brought, plan)
+            runs = {run.id: run for run in brought.runs if catalog.run(run.id) is None}
+        self._commit(plan)
         # All that can be is written and synced before the catalog is held.
-        self._session.stage_records([each for each in read.records if each.id not in known])
-        words = _Words(self._session)
-        words.stage(runs_dir(self._depot), {run.id: run for run in read.runs})
-        words.stage(notes_dir(self._depot), {note.id: note for note in read.notes})
+        self._session.stage_records(plan.added)
+        run_words = _Words[RunFile](self._session, runs_dir(self._depot), runs)
+        note_words = _Words[Note](self._session, notes_dir(self._depot), notes)
         with changing(self._depot) as change:
-            added = _check(change, read)
-            change.touch(*(record.id for record in added))
-            _save_numbers(change, read, added)
-            if added:
-                self._session.publish_records(added)
-            kept = _save_names(change, read)
-            runs = {run.id: run for run in read.runs if change.run(run.id) is None}
+            plan = make_plan(change, brought.records)
+            change.touch(*(record.id for record in plan.added))
+            save_numbers(change, brought, plan)
+            notes, merged = merge_notes(change, brought, plan)
+            if plan.added:
+                self._session.publish_records(plan.added)
+            was_set, kept = save_names(change, brought, plan)
+            runs = {run.id: run for run in brought.runs if change.run(run.id) is None}
             for run_id in runs:
                 change.touch_run(run_id)
-            words.publish(runs_dir(self._depot), runs)
-            new = {record.id for record in added}
-            notes = {note.id: note for note in read.notes if note.id in new}
+            run_words.publish(runs)
             for record_id in notes:
                 change.touch_note(record_id)
-            words.publish(notes_dir(self._depot), notes)
+            note_words.publish(notes)
         return UnbundleResult(
-            names=read.header.names,
-            version_count=len(read.records),
-            added_versions=tuple(f"{each.name}:v{each.version}" for each in added),
+            names=header.names,
+            version_count=len(brought.records),
+            added_versions=_words_of(plan.added),
+            added_ids=tuple(record.id for record in plan.added),
             added_runs=len(runs),
-            added_count=self._added[0],
-            added_bytes=self._added[1],
+            added_count=len(self._new_blobs),
+            added_bytes=sum(self._blobs[raw] for raw in self._new_blobs),
+            trashed_versions=_words_of(plan.trashed),
+            deleted_versions=_words_of(plan.deleted),
+            merged=tuple(merged),
+            set_aliases=tuple(was_set),
             kept_aliases=tuple(kept),
         )
 
-
-def _check(change: Catalog, read: _Read) -> list[Record]:
-    """The records that are new here. UsageError for what contradicts what is."""
-    added = []
-    for record in read.records:
-        if change.get(record.id) is not None:
-            continue
-        if record.name is not None and record.version is not None:
-            same = change.find_version(record.name, record.version, "all")
-            if same:
-                raise UsageError(
-                    f"{show_word(record.name)}:v{record.version} is another one in this store",
-                    hint="import into a new store (--store), and restore what you need from there",
-                )
-            known = change.name(record.name)
-            if known and any(event.version == record.version for event in known.history):
-                raise UsageError(
-                    f"{show_word(record.name)}:v{record.version} was deleted in this store, "
-                    "and numbers are not given again",
-                    hint="import into a new store (--store)",
-                )
-            if known and known.type and record.type and known.type != record.type:
-                raise UsageError(
-                    f"{show_word(record.name)} is a {known.type} in this store, "
-                    f"not a {record.type}",
-                    hint="import into a new store (--store)",
-                )
-        added.append(record)
-    return added
+    def _commit(self, plan: Plan) -> None:
+        """The contents and trees of all that is not passed over."""
+        wanted = {record.manifest for record in self._brought.records}
+        wanted -= {record.manifest for record in plan.deleted} - {
+            record.manifest for record in (*plan.added, *plan.there, *plan.trashed)
+        }
+        digests = None
+        if len(wanted) < len(self._trees):
+            digests = {d for each in wanted for d in blob_sizes(self._trees[each].read())}
+            self._new_blobs &= set(map(bytes.fromhex, digests))
+        self._session.commit_blobs(wanted=digests)
+        for tree_id in wanted:
+            staged = self._trees[tree_id]
+            is_sound = functools.partial(is_file_of, staged.header)
+            self._session.publish_manifest(Digest(tree_id), staged.iter_chunks(), is_sound=is_sound)
 
 
-def _save_numbers(change: Change, read: _Read, added: list[Record]) -> None:
-    """Before the records are there, as always."""
-    last: dict[str, int] = {}
-    for record in added:
-        if record.name is not None and record.version is not None:
-            last[record.name] = max(last.get(record.name, 0), record.version)
-    for name in read.names:
-        last[name.name] = max(last.get(name.name, 0), name.last_version)
-    types = {name.name: name.type for name in read.names}
-    for word, version in last.items():
-        known = change.name(word) or NameFile(name=word, type=types.get(word))
-        if version > known.last_version or known.type is None:
-            kind = known.type or types.get(word)
-            save_name(
-                change,
-                msgspec.structs.replace(
-                    known, type=kind, last_version=max(version, known.last_version)
-                ),
-            )
+def _words_of(records: list[Record]) -> tuple[str, ...]:
+    return tuple(map(version_word, records))
 
 
-def _save_names(change: Change, read: _Read) -> list[str]:
-    """Aliases that there are not yet, and what happened elsewhere. Returns the aliases that mean
-    something else here, and stay."""
-    kept: list[str] = []
-    for name in read.names:
-        known = change.name(name.name) or NameFile(name=name.name)
-        there = {r.version for r in read.records if r.name == name.name}
-        brought = {a: v for a, v in name.aliases.items() if v in there}
-        aliases: Mapping[str, int] = {**brought, **known.aliases}
-        kept += [
-            f"{name.name}:{alias}"
-            for alias, version in brought.items()
-            if known.aliases.get(alias, version) != version
-        ]
-        events = {msgspec.json.encode(each): each for each in (*known.history, *name.history)}
-        history = tuple(sorted(events.values(), key=lambda event: event.at))
-        if (aliases, history) != (known.aliases, known.history):
-            save_name(change, msgspec.structs.replace(known, aliases=aliases, history=history))
-    return kept
+class _Words(Generic[T]):
+    """Runs or notes, which are written first and then appear, with one sync of the directory."""
 
-
-class _Words:
-    """Runs and notes, which are written first and then appear, with one sync of the directory."""
-
-    def __init__(self, session: WriteSession) -> None:
+    def __init__(self, session: WriteSession, directory: Path, files: Mapping[str, T]) -> None:
         self._depot = session.depot
         self._staging = session.staging.path
-        self._temps: dict[tuple[Path, str], Path] = {}
+        self._directory = directory
+        self._written: dict[str, tuple[T, Path]] = {
+            key: (value, self._write(value)) for key, value in files.items()
+        }
 
-    def stage(self, directory: Path, files: Mapping[str, RunFile | Note]) -> None:
-        for key, value in files.items():
-            if not os.path.lexists(directory / f"{key}.json"):
-                self._temps[directory, key] = self._write(value)
-
-    def _write(self, value: RunFile | Note) -> Path:
+    def _write(self, value: T) -> Path:
         return atomic.write_temp(self._staging, [encode_file(value)], mode=FILE_MODE)
 
-    def publish(self, directory: Path, files: Mapping[str, RunFile | Note]) -> None:
+    def publish(self, files: Mapping[str, T]) -> None:
         """The caller holds the catalog."""
         if not files:
             return
-        atomic.ensure_dir(directory, self._depot.dir_mode)
+        atomic.ensure_dir(self._directory, self._depot.dir_mode)
         for key, value in files.items():
-            # One that was there when the others were written, and is gone.
-            temp = self._temps.get((directory, key)) or self._write(value)
-            temp.replace(directory / f"{key}.json")
-        atomic.fsync_dir(directory)
+            # What was said, or was there, when the others were written may have changed since.
+            written = self._written.get(key)
+            temp = written[1] if written and written[0] == value else self._write(value)
+            temp.replace(self._directory / f"{key}.json")
+        atomic.fsync_dir(self._directory)
 
 
-def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int = 64 << 20) -> bytes:
-    source = tar.extractfile(member) if member.isreg() else None
-    if source is None or member.size > limit:
-        raise ValueError(f"its member {show_word(member.name)} is no file, or too large")
-    return _all(source, member.size)
-
-
-def _all(source: IO[bytes], size: int) -> bytes:
-    data = source.read(size)
-    if len(data) != size:
-        raise EOFError("it ends too early")
-    return data
-
-
-def _copy(source: IO[bytes], target: Any, size: int) -> None:
-    left = size
-    while left:
-        piece = source.read(min(left, 1 << 20))
-        if not piece:
-            raise EOFError("it ends too early")
-        target.write(piece)
-        left -= len(piece)
-    with contextlib.suppress(AttributeError):
-        target.flush()
+def _bytes(member: Member, limit: int = checks.WORDS_MAX) -> bytes:
+    if member.size > limit:
+        raise ValueError(f"its member {show_word(member.name)} is too large")
+    return member.read()

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,10 @@ class Draft:
         self.files[text], self.modes[text], self.mtimes[text] = data, mode, mtime_ns
         digest = hashlib.sha256(data).hexdigest()
         return File(mode=mode, mtime_ns=mtime_ns, sha256=digest, size_bytes=len(data))
+
+    @property
+    def spool_dir(self) -> Path:
+        return Path(tempfile.gettempdir())
 
     def add_symlink(self, path: bytes, target: bytes, *, mtime_ns: int) -> None:
         assert os.fsdecode(path) not in self.files | self.symlinks | self.directories

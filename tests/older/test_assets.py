@@ -93,7 +93,7 @@ def test_types_and_what_is_said_of_them(assets: Made) -> None:
     assert types["resnet-base"] == "model"
     assert types["training/resnet/code"] == "code"
     assert types["training/resnet/config"] == "config"
-    assert types["training/resnet/outputs/outputs/model.pth"] == "custom"
+    assert types["training/resnet/outputs/outputs/model.pth"] == "output"
     cifar = memory.find("cifar", 1).wanted
     assert cifar.message == "the small one"
     assert cifar.metadata["context"] == "train"
@@ -109,7 +109,8 @@ def test_runs(assets: Made) -> None:
     assert (first[0].project, first[0].name, first[0].status) == ("training", "resnet", "finished")
     assert first[0].summary == {"accuracy": 0.5}
     assert {(known.name, known.version) for known in first[1]} == {
-        ("cifar", 1), ("single", 1), ("far away", 1), ("resnet-base", 1)
+        ("cifar", 1), ("single", 1), ("far away", 1), ("resnet-base", 1),
+        ("training/resnet/config", 1),
     }  # fmt: skip
     assert {(known.name, known.version) for known in second[1]} == {("cifar", 1), ("cifar", 2)}
     assert (third[0].project, third[0].name, third[0].status) == ("default", "", "failed")

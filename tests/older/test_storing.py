@@ -11,15 +11,23 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import castfs
-from castfs.catalog import reading
-from castfs.errors import BlobError, ManifestError, TargetError, UsageError
+from castfs.catalog import MadeAgain, changing, reading
+from castfs.catalog.files import name_path, write_run
+from castfs.errors import BlobError, DamageError, ManifestError, TargetError, UsageError
+from castfs.gc import GcOptions
 from castfs.older import export_records, import_archive
+from castfs.older.exporting import ExportLayout
 from castfs.older.storing import DepotDestination
 from castfs.progress import Progress
+from castfs.repository.bundling import export_bundle
+from castfs.repository.lookup import load_manifest_file
+from castfs.repository.unbundling import import_bundle
 from castfs.store import Record
+from castfs.store.records import Reference, encode_record, new_record_id
 from castfs.verify import VerifyOptions
 from tests.older.conftest import Made
 
@@ -240,6 +248,89 @@ def test_file_that_is_no_utf8(store: castfs.Store, tmp_path: Path) -> None:
     assert b"artifacts/model/x/v1/files/\xff" in [entry.path for entry in report.damage]
 
 
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_in_place(store: castfs.Store, artifacts: Made, tmp_path: Path, version: str) -> None:
+    """What one version's manifest names lies in the pool, three levels up."""
+    directory = artifacts.root / "artifacts/model/resnet50" / version
+    snapshot = load_manifest_file(directory / "manifest.json", depot=None)
+    snapshot.restore(tmp_path / "out")
+    assert read_tree(tmp_path / "out") == read_tree(directory / "files")
+    import_archive(store.depot, artifacts.root)
+    imported = store.resolve(f"resnet50:{version}").manifest.tree.files
+    assert snapshot.manifest.tree.files == imported
+
+
+def test_what_a_run_used_stays(store: castfs.Store, artifacts: Made) -> None:
+    import_archive(store.depot, artifacts.root)
+    shutil.rmtree(artifacts.root / "artifacts/dataset/cifar")
+    report = import_archive(store.depot, artifacts.root)
+    assert report.versions == ()
+    with reading(store.depot) as catalog:
+        run = catalog.run(artifacts.said["train"])
+    assert run is not None
+    assert [(use.name, use.version) for use in run.uses] == [("cifar", 1)]
+    assert import_archive(store.depot, artifacts.root).runs == 0
+
+
+def test_what_a_run_made_again_stays(store: castfs.Store, artifacts: Made) -> None:
+    import_archive(store.depot, artifacts.root)
+    again = MadeAgain(id=records(store)["resnet50", 2].id, at="2026-01-01T00:00:00Z")
+    with changing(store.depot) as change:
+        run = change.run(artifacts.said["evaluate"])
+        assert run is not None
+        change.touch_run(run.id)
+        write_run(store.depot, msgspec.structs.replace(run, made_again=(again,)))
+    import_archive(store.depot, artifacts.root)
+    with reading(store.depot) as catalog:
+        run = catalog.run(artifacts.said["evaluate"])
+    assert run is not None
+    assert run.made_again == (again,)
+
+
+def test_a_number_that_others_deleted(store: castfs.Store, artifacts: Made, tmp_path: Path) -> None:
+    """Their history says so, and this store never had it."""
+    other = castfs.open(tmp_path / "other", create=True)
+    (tmp_path / "file").write_text("1")
+    other.ingest(tmp_path / "file", name="cifar", type="dataset")
+    (tmp_path / "file").write_text("2")
+    other.ingest(tmp_path / "file", name="cifar", type="dataset")
+    other.remove("cifar:v1")
+    other.gc(GcOptions(grace_seconds=0, trash_age_seconds=0))
+    export_bundle(other.depot, ["cifar"], tmp_path / "x.castfs")
+    import_bundle(store.depot, tmp_path / "x.castfs")
+    report = import_archive(store.depot, artifacts.root)
+    assert records(store)["cifar", 1].metadata["imported"]["version"] == 1
+    assert all(entry.older != "cifar:v1" for entry in report.renamed)
+    destination = DepotDestination(other.depot)
+    assert destination.has_version("cifar", 1)
+
+
+def test_temporary_files_lie_in_the_store(
+    store: castfs.Store, newest_assets: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is unpacked is as large as the archive; another medium may be small, or full."""
+    monkeypatch.setattr("castfs.older.filling._IN_MEMORY", 0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    report = import_archive(store.depot, newest_assets.root)
+    assert report.damage == ()
+    assert any(version.type == "code" for version in report.versions)
+    assert [path for path in (store.path / "staging").iterdir() if path.is_dir()] == []
+
+
+def test_configurations_and_outputs_are_as_our_own(
+    store: castfs.Store, newest_assets: Made
+) -> None:
+    import_archive(store.depot, newest_assets.root)
+    by_type: dict[str | None, set[str | None]] = {}
+    for name, _ in records(store):
+        by_type.setdefault(records(store)[name, 1].type, set()).add(name)
+    assert "training/resnet/outputs/outputs/model.pth" in by_type["output"]
+    assert by_type["config"] == {"training/resnet/config"}
+    config = records(store)["training/resnet/config", 1]
+    with reading(store.depot) as catalog:
+        assert config.run in catalog.users_of(config.id)
+
+
 def test_manifest_file(store: castfs.Store, newest_assets: Made) -> None:
     made = newest_assets
     manifest = next((made.root / "archive/manifests/pretrained").rglob("*.json"))
@@ -330,6 +421,32 @@ def test_exported_assets(store: castfs.Store, newest_assets: Made, tmp_path: Pat
         theirs = original / path.relative_to(tmp_path / "back/archive")
         assert json.loads(path.read_bytes())["files"] == json.loads(theirs.read_bytes())["files"]
     assert list((store.path / "leases").iterdir()) == []
+
+
+def test_export_with_a_damaged_name(store: castfs.Store, artifacts: Made, tmp_path: Path) -> None:
+    """Its aliases would be missing, and nobody would know."""
+    import_archive(store.depot, artifacts.root)
+    path = name_path(store.depot, "resnet50")
+    path.chmod(0o644)
+    path.write_text("{")
+    chosen = [record for (name, _), record in records(store).items() if name == "resnet50"]
+    with pytest.raises(DamageError, match="cannot be read"):
+        export_records(store.depot, chosen, tmp_path / "out", layout="artifacts")
+
+
+@pytest.mark.parametrize("layout", ["assets", "artifacts"])
+def test_export_of_a_reference_without_a_path(
+    store: castfs.Store, tmp_path: Path, layout: ExportLayout
+) -> None:
+    (tmp_path / "file").write_text("1")
+    store.ingest(tmp_path / "file", name="x")
+    [record] = store.iter_snapshots()
+    odd = msgspec.structs.replace(
+        record, id=new_record_id(), references=(Reference(uri="s3://x", path="\u241bzz"),)
+    )
+    (store.path / "snapshots" / f"{odd.id}.json").write_bytes(encode_record(odd))
+    with pytest.raises(DamageError, match="a reference whose path is none"):
+        export_records(store.depot, [odd], tmp_path / "out", layout=layout)
 
 
 def test_export_into_the_store(store: castfs.Store, tmp_path: Path) -> None:
