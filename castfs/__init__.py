@@ -11,6 +11,7 @@ General layout, from the ground up; each room imports only from rooms below it:
     mount                 the same through FUSE
     catalog               names, versions, aliases, runs: files, and a database over them
     repository            the verbs together: Store, Snapshot
+    bundles               names with all their versions, as one file
     runs                  Run, Artifact, drawings of lineage
     cli                   the command line
 
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from castfs.runs import finish as finish
     from castfs.runs import get_active_run as get_active_run
     from castfs.runs import init as init
+    from castfs.runs import iter_runs as iter_runs
+    from castfs.runs import remove_run as remove_run
     from castfs.verify import VerifyOptions as VerifyOptions
 
 __version__ = "0.1.0"
@@ -76,7 +79,9 @@ _PUBLIC = {
     "finish": "castfs.runs",
     "get_active_run": "castfs.runs",
     "init": "castfs.runs",
+    "iter_runs": "castfs.runs",
     "open": "castfs.repository",
+    "remove_run": "castfs.runs",
 }
 _OTHER_NAMES = {"open": "open_store"}
 
@@ -113,7 +118,9 @@ __all__ = [
     "finish",
     "get_active_run",
     "init",
+    "iter_runs",
     "open",
+    "remove_run",
 ]
 
 

@@ -24,7 +24,7 @@ ROOMS_BY_RANK = (
     ("view",),
     ("lane",),
     ("mount",),
-    ("repository", "runs", "older", "code"),
+    ("repository", "bundles", "runs", "older", "code"),
     ("cli", "web", "compat", "__main__"),
     ("__init__",),
 )

@@ -101,12 +101,12 @@ def export_bundle(
     force: bool,
     as_json: bool,
 ) -> None:
-    from castfs.repository import bundling
+    from castfs.bundles import exporting
 
     depot = invocation.open_store().depot
     target = output.binary_stdout() if to_stdout else file
     with progress_bar() as progress:
-        result = bundling.export_bundle(depot, words, target, replace=force, progress=progress)
+        result = exporting.export_bundle(depot, words, target, replace=force, progress=progress)
     if as_json:
         print_document(result)
         return

@@ -18,10 +18,10 @@ from castfs.errors import UsageError
 from castfs.paths import display
 
 if TYPE_CHECKING:
+    from castfs.bundles.importing import UnbundleResult
     from castfs.older import Format, ImportReport
     from castfs.progress import Progress
     from castfs.repository import Store
-    from castfs.repository.unbundling import UnbundleResult
 
 _FORMATS = ("bundle", "manifest", "runicorn", "runicorn-assets", "runicorn-artifacts", "blobs")
 
@@ -56,7 +56,7 @@ def command(
       castfs import ~/.runicorn
     """
     refuse_both(as_json, quiet)
-    from castfs.repository.unbundling import is_bundle
+    from castfs.bundles.importing import is_bundle
 
     from_stdin = str(path) == "-"
     if from_stdin and kind not in (None, "bundle"):
@@ -99,7 +99,7 @@ def _import_manifest(
 def _import_bundle(
     store: Store, source: Path | BinaryIO, progress: Progress, quiet: bool, as_json: bool
 ) -> int:
-    from castfs.repository.unbundling import import_bundle
+    from castfs.bundles.importing import import_bundle
 
     result = import_bundle(store.depot, source, progress=progress)
     if as_json:

@@ -9,11 +9,11 @@ import pytest
 
 import castfs
 from castfs import Store
+from castfs.bundles.exporting import export_bundle
+from castfs.bundles.importing import UnbundleResult, import_bundle
+from castfs.bundles.merging import Merged
 from castfs.catalog import NameFile, reading
 from castfs.gc import GcOptions
-from castfs.repository.bundle_merging import Merged
-from castfs.repository.bundling import export_bundle
-from castfs.repository.unbundling import UnbundleResult, import_bundle
 from castfs.retention import Policy
 from tests.bundles.making import change, members_of, write_members
 

@@ -13,6 +13,8 @@ import pytest
 
 import castfs
 from castfs import Artifact, Store
+from castfs.bundles.exporting import export_bundle
+from castfs.bundles.importing import import_bundle, is_bundle
 from castfs.catalog import NameFile, reading
 from castfs.errors import (
     BlobError,
@@ -20,9 +22,7 @@ from castfs.errors import (
     TargetError,
     UsageError,
 )
-from castfs.repository.bundling import export_bundle
 from castfs.repository.lineage import build_lineage
-from castfs.repository.unbundling import import_bundle, is_bundle
 from castfs.runs.drawing import draw
 from castfs.store.locks import try_flock
 from tests.bundles.making import members_of, write_members

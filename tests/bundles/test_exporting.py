@@ -12,10 +12,10 @@ import pytest
 
 import castfs
 from castfs import Store
+from castfs.bundles.exporting import export_bundle
+from castfs.bundles.importing import import_bundle
 from castfs.catalog import reading
 from castfs.errors import CastfsError, DamageError, NotFoundError, TargetError, UsageError
-from castfs.repository.bundling import export_bundle
-from castfs.repository.unbundling import import_bundle
 from castfs.store import Record
 from castfs.store.records import encode_record, new_record_id
 from tests.bundles.making import members_of

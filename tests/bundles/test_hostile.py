@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from castfs import Store
+from castfs.bundles.exporting import export_bundle
+from castfs.bundles.importing import import_bundle
 from castfs.errors import CastfsError, DamageError, UsageError
-from castfs.repository.bundling import export_bundle
-from castfs.repository.unbundling import import_bundle
 from tests.bundles.making import (
     Members,
     another_id,

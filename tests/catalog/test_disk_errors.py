@@ -12,13 +12,13 @@ import pytest
 
 import castfs
 from castfs import atomic
+from castfs.bundles.exporting import export_bundle
+from castfs.bundles.importing import import_bundle
 from castfs.catalog import files, freshness
 from castfs.cli import main
 from castfs.errors import DamageError, StoreError
 from castfs.older import import_archive
 from castfs.regular import read_regular
-from castfs.repository.bundling import export_bundle
-from castfs.repository.unbundling import import_bundle
 from castfs.runs.removing import remove_run
 from castfs.store import Staging
 from tests.catalog.conftest import Versions, numbers

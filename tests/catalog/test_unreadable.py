@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import castfs
+from castfs.bundles.exporting import export_bundle
 from castfs.catalog import rebuild
 from castfs.catalog.files import name_path, note_path, run_path
 from castfs.errors import BusyError, DamageError
-from castfs.repository.bundling import export_bundle
 from castfs.verify import VerifyOptions
 from tests.catalog.conftest import Versions
 from tests.store.processes import python_environment

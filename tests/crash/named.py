@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import castfs
+from castfs.bundles.exporting import export_bundle
 from castfs.catalog import reading
 from castfs.errors import NotFoundError
 from castfs.repository import Store
-from castfs.repository.bundling import export_bundle
 from tests.crash.acting import DOINGS, FailedError, act
 from tests.crash.afterwards import check_clean, check_verified
 from tests.crash.scenarios import make_old

@@ -15,6 +15,8 @@ import msgspec
 import pytest
 
 import castfs
+from castfs.bundles.exporting import export_bundle
+from castfs.bundles.importing import import_bundle
 from castfs.catalog import MadeAgain, changing, reading
 from castfs.catalog.files import name_path, write_run
 from castfs.errors import BlobError, DamageError, ManifestError, TargetError, UsageError
@@ -23,9 +25,7 @@ from castfs.older import export_records, import_archive
 from castfs.older.exporting import ExportLayout
 from castfs.older.storing import DepotDestination
 from castfs.progress import Progress
-from castfs.repository.bundling import export_bundle
 from castfs.repository.lookup import load_manifest_file
-from castfs.repository.unbundling import import_bundle
 from castfs.store import Record
 from castfs.store.records import Reference, encode_record, new_record_id
 from castfs.verify import VerifyOptions

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from castfs.bundles.checks import LIFE, believed_last
 from castfs.catalog import Catalog, Change, Event, NameFile, Note, RunFile
 from castfs.catalog.files import new_event, note_path, read_note
 from castfs.catalog.words import show_word
 from castfs.errors import UsageError
-from castfs.repository.bundle_checks import LIFE, believed_last
 from castfs.repository.naming import version_word
 from castfs.repository.publishing import save_name
 from castfs.store import Record

@@ -1,4 +1,4 @@
-"""Reading a bundle (`bundling`) into a store. It is hostile input: a stranger may have made it."""
+"""Reading a bundle (`castfs.bundles.exporting`) into a store. It is hostile input: a stranger may have made it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ import msgspec
 
 from castfs import atomic
 from castfs.archive import Member, iter_members
+from castfs.bundles import checks
+from castfs.bundles.exporting import HEADER, Header
+from castfs.bundles.merging import (
+    Brought,
+    Merged,
+    Plan,
+    make_plan,
+    merge_notes,
+    save_names,
+    save_numbers,
+)
 from castfs.catalog import NameFile, Note, RunFile, changing, reading
 from castfs.catalog.files import FILE_MODE, encode_file, name_path, notes_dir, runs_dir
 from castfs.catalog.words import show_word
@@ -24,17 +35,6 @@ from castfs.manifest import Header as TreeHeader
 from castfs.manifest import Tree, blob_sizes, decode_stored, is_file_of, split_header
 from castfs.paths import display
 from castfs.progress import SILENT, Progress
-from castfs.repository import bundle_checks as checks
-from castfs.repository.bundle_merging import (
-    Brought,
-    Merged,
-    Plan,
-    make_plan,
-    merge_notes,
-    save_names,
-    save_numbers,
-)
-from castfs.repository.bundling import HEADER, Header
 from castfs.repository.naming import version_word
 from castfs.store import Depot, Record, WriteSession
 

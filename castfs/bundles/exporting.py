@@ -24,6 +24,7 @@ from typing import BinaryIO, Literal, cast
 import msgspec
 
 from castfs.archive import write_target
+from castfs.bundles import checks
 from castfs.catalog import Catalog, Event, NameFile, RunFile, reading
 from castfs.catalog.files import name_path
 from castfs.catalog.words import (
@@ -38,7 +39,6 @@ from castfs.digest import Digest
 from castfs.errors import DamageError, NotFoundError, UsageError
 from castfs.manifest import Tree, encode_manifest
 from castfs.progress import SILENT, Progress
-from castfs.repository import bundle_checks as checks
 from castfs.repository.lookup import load_manifest
 from castfs.repository.naming import pick_record
 from castfs.repository.targets import refuse_inside
