@@ -1,4 +1,4 @@
-"""Reading a bundle (`castfs.bundles.exporting`) into a store. It is hostile input: a stranger may have made it."""
+"""Reading a bundle into a store. It is hostile input: a stranger may have made it."""
 
 from __future__ import annotations
 

@@ -15,13 +15,15 @@ import click
 
 from castfs.cli import output
 from castfs.cli.documents import encode_document
-from castfs.cli.invocation import Invocation, json_option, verb
+from castfs.cli.ingest import EXIT_SKIPPED
+from castfs.cli.invocation import Invocation, verb
+from castfs.cli.run_word import RUN
 from castfs.cli.units import format_count, format_size
-from castfs.cli.words import DURATION, NAME, PATH, TEXT
+from castfs.cli.words import DURATION, NAME, PATH
 from castfs.errors import SourceError
 
 if TYPE_CHECKING:
-    from castfs.runs.outputs import ScanReport
+    from castfs.runs.watching import WatchReport
 
 #: timeout(1) signals a process and then its group: that is one request to end.
 _SAME_SIGNAL_SECONDS = 0.2
@@ -30,7 +32,7 @@ _SAME_SIGNAL_SECONDS = 0.2
 @verb("watch")
 @click.argument("directory", metavar="DIR", type=PATH)
 @click.option("--name", type=NAME, help="Keep each file as NAME/<path>. [default: DIR's own name]")
-@click.option("--run", "run_id", type=TEXT, help="Keep them for this run, under its path.")
+@click.option("--run", "run_id", type=RUN, help="Keep them for this run, under its path.")
 @click.option(
     "--pattern", "patterns", metavar="PATTERN", multiple=True,
     help="Keep only what matches, as in .gitignore; a directory with `/` at its end is kept whole.",
@@ -40,7 +42,9 @@ _SAME_SIGNAL_SECONDS = 0.2
     "--min-age", type=DURATION, default="1s", help="Not changed for so long. [default: 1s]"
 )
 @click.option("--once", is_flag=True, help="Look once, and take what is complete then.")
-@json_option
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a line of JSON for each file instead of text."
+)
 def command(
     invocation: Invocation,
     *,
@@ -52,14 +56,18 @@ def command(
     min_age: float,
     once: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Keep the files that a program writes in DIR, each as versions of a name of its own.
 
     A file is taken when two looks have found it the same and it has not changed for --min-age; a
     log whenever it has changed, once a minute at most. By default that is what matches *.pth *.pt
     *.ckpt *.onnx *.log *.json *.txt *.csv *.png. Ctrl-C or SIGTERM ends it, with a last look; a
     second one ends it at once. What was taken is remembered in the store: the next `castfs watch`
-    of DIR goes on from there. It ends with exit code 4 when the run is removed.
+    of DIR goes on from there. A store that does not exist is created. It prints path, size and
+    version of what it has taken.
+
+    The exit code is 4 when the run is removed, and 3 if the last look (with --once the only one)
+    could not take something.
 
     \b
     Examples:
@@ -73,18 +81,19 @@ def command(
         raise click.UsageError("--name and --run exclude each other")
     if not directory.is_dir():
         raise SourceError(f"{directory} is no directory", hint="name the directory of the outputs")
-    store = invocation.open_store(create=True)
+    store = invocation.open_store(create=run_id is None)  # where none was, there is no run either
+    if store.created:
+        output.note(f"created store at {store.path}")
     watch = DirectoryWatch(
         store, directory, name=name, run_id=run_id, patterns=patterns, min_age_sec=min_age
     )
     if once:
-        tell(watch.finish(), as_json)
-        return
+        return tell(watch.finish(), as_json)
     with ended_by_signals() as ended:
         while not ended.wait(interval):
             tell(watch.scan_once(should_stop=ended.is_set), as_json)
         output.note("looking a last time; interrupt again to end at once")
-        tell(watch.finish(), as_json)
+        return tell(watch.finish(), as_json)
 
 
 @contextlib.contextmanager
@@ -115,15 +124,17 @@ def ended_by_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def tell(report: ScanReport, as_json: bool) -> None:
-    """What was taken and what failed, a line each."""
+def tell(report: WatchReport, as_json: bool) -> int:
+    """What was taken and what failed, a line each. Returns the exit code, if it was the last."""
     for taken in report.taken:
         if as_json:
             output.write(encode_document(taken).replace(b"\n", b"") + b"\n")
         else:
-            output.line(output.one_line(f"{taken.key} {format_size(taken.size_bytes)} {taken.id}"))
+            size = format_size(taken.size_bytes)
+            output.line(output.one_line(f"{taken.key} {size} {taken.word}"))
     for failed in report.failed:
         output.note(output.one_line(f"not taken: {failed.key}: {failed.reason}"))
     if report.waiting and not as_json:
         output.note(f"{format_count(len(report.waiting), 'file')} not complete yet")
     output.flush()
+    return EXIT_SKIPPED if report.failed else 0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Protocol
+
+from castfs.catalog.files import RunStatus
 
 
 class OpenRun(Protocol):
@@ -11,30 +14,35 @@ class OpenRun(Protocol):
 
     id: str
 
-    def finish(self) -> None: ...
+    def finish(self, status: RunStatus = ...) -> None: ...
 
 
 _guard = threading.Lock()
-#: The newest last.
-_runs: list[OpenRun] = []
+#: With the process that began each, which a child that was forked is not; the newest last.
+_runs: list[tuple[int, OpenRun]] = []
 
 
 def add(run: OpenRun) -> None:
     with _guard:
-        _runs.append(run)
+        _runs.append((os.getpid(), run))
 
 
 def remove(run: OpenRun) -> None:
     with _guard:
-        if run in _runs:
-            _runs.remove(run)
+        _runs[:] = [each for each in _runs if each[1] is not run]
 
 
 def find(run_id: str) -> OpenRun | None:
     with _guard:
-        return next((run for run in _runs if run.id == run_id), None)
+        return next((run for _, run in _runs if run.id == run_id), None)
 
 
 def newest() -> OpenRun | None:
     with _guard:
-        return _runs[-1] if _runs else None
+        return _runs[-1][1] if _runs else None
+
+
+def begun_here() -> list[OpenRun]:
+    """Those that this process itself began, the newest first."""
+    with _guard:
+        return [run for pid, run in reversed(_runs) if pid == os.getpid()]

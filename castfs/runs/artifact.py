@@ -22,6 +22,7 @@ from castfs.repository.lookup import resolve_snapshot
 from castfs.repository.publishing import check_type
 from castfs.repository.snapshot import Snapshot
 from castfs.runs.checking import as_metadata, as_number, as_path, as_patterns, as_text
+from castfs.runs.values import from_stored
 from castfs.store import Depot, Record
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Artifact:
     ) -> Self:
         """Something that is too large to be copied: where it is (a URI, or a path of what there
         is), how to know it again, its size in bytes. SourceError, UsageError."""
-        as_metadata(metadata, "the metadata")
+        said = as_metadata(metadata, "the metadata")
         place = _as_uri(uri) if isinstance(uri, os.PathLike) else as_text(uri, "the URI")
         if not place:
             raise UsageError("a reference needs a URI", hint="say where it is")
@@ -168,15 +169,15 @@ class Artifact:
         if size is not None and as_number(size, "the size") < 0:
             raise UsageError(f"{size!r} is no size", hint="give bytes, a whole number")
         self._open().references.append(
-            {"uri": place, "checksum": checksum, "size": size, "name": name, "metadata": metadata}
+            {"uri": place, "checksum": checksum, "size": size, "name": name, "metadata": said}
         )
         return self
 
     def add_metadata(self, metadata: Mapping[str, Any]) -> Self:
-        """Any that JSON can hold. A value that is `NAME:v3` is a link to that version."""
-        as_metadata(metadata, "the metadata")
+        """Values as of `Run.log`. One that is `NAME:v3` is a link to that version."""
+        said = as_metadata(metadata, "the metadata")
         self._open()
-        self.metadata.update(metadata)
+        self.metadata.update(from_stored(said))
         return self
 
     def add_tags(self, *tags: str) -> Self:
@@ -218,7 +219,7 @@ class Artifact:
         self.name = record.name or record.id
         self.type = record.type or "custom"
         self.description = record.message or ""
-        self.metadata = dict(record.metadata)
+        self.metadata = from_stored(record.metadata)
         self.tags = list(record.tags)
         self.bind(depot, record)
         return self
@@ -340,7 +341,7 @@ class Artifact:
             num_files=record.file_count,
             num_references=len(record.references),
             status="deleted" if is_deleted else "ready",
-            metadata=record.metadata,
+            metadata=from_stored(record.metadata),
             description=record.message or "",
             tags=record.tags,
             aliases=tuple(aliases),
@@ -367,7 +368,7 @@ class Artifact:
 
     def get_references(self) -> list[ManifestReference]:
         return [
-            ManifestReference(each.uri, each.checksum, each.size_bytes, each.metadata)
+            ManifestReference(each.uri, each.checksum, each.size_bytes, from_stored(each.metadata))
             for each in self._record.references
         ]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from castfs.catalog.words import check_text, show_word
 from castfs.errors import UsageError
-from castfs.repository.publishing import check_metadata
+from castfs.runs.values import as_scalar, to_stored
 
 
 def as_path(given: object, what: str) -> Path:
@@ -56,13 +56,19 @@ def as_patterns(given: object, what: str) -> tuple[str, ...]:
     return tuple(map(str, found))
 
 
-def as_metadata(given: object, what: str) -> Mapping[str, Any]:
-    """A mapping from text to what JSON can hold."""
+def as_metadata(given: object, what: str) -> dict[str, Any]:
+    """A mapping from text to numbers and the like, as they are stored (`castfs.runs.values`)."""
     if not isinstance(given, Mapping):
         raise UsageError(f"{what} is no mapping: {_shown(given)}", hint="give a dict")
     check_text(*given)
-    check_metadata(given)
-    return given
+    return to_stored(given, what)
+
+
+def as_step(given: object) -> int:
+    """A whole number, of whatever type: 3, 3.0, a tensor with 3 in it."""
+    number = as_scalar(given)
+    is_whole = isinstance(number, float) and number.is_integer()
+    return as_number(int(number) if is_whole else number, "the step")  # type: ignore[call-overload]
 
 
 def as_number(given: object, what: str) -> int:

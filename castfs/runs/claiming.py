@@ -87,8 +87,13 @@ def _taken(target: Path, depot: Depot, owner: Claim | None) -> UsageError:
     )
 
 
+def is_claimed(depot: Depot, target: Path, run_id: str) -> bool:
+    """Is it the directory of that run, and can that be seen from here?"""
+    return _read(target) == Claim(run_id, depot.marker.id)
+
+
 def release_dir(depot: Depot, target: Path, run_id: str) -> None:
     """The directory is free again: the run was removed, or could not begin."""
-    if _read(target) == Claim(run_id, depot.marker.id):
+    if is_claimed(depot, target, run_id):
         with contextlib.suppress(OSError):
             (target / CLAIM).unlink()

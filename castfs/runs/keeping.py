@@ -8,6 +8,8 @@ import os
 import re
 import stat
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,28 @@ def as_name(text: str) -> str:
 def _with_ending(name: str) -> str:
     """A name that ends so would be read as a manifest's file."""
     return f"{name}_" if name.endswith(_ENDING) else name
+
+
+def tell_apart(paths: Iterable[Path]) -> dict[str, Path]:
+    """Each file once, under as many of the last parts of its path as tell it from the others, and
+    none below another."""
+    whole = {Path(os.path.abspath(path)): path for path in paths}
+    lengths = dict.fromkeys(whole, 1)
+    while True:
+        names = {path: path.parts[-length:] for path, length in lengths.items()}
+        count = Counter(names.values())
+        doubtful = [
+            path
+            for path, name in names.items()
+            if count[name] > 1
+            or any(name[:end] in count for end in range(1, len(name)))
+            or any(name == other[: len(name)] for other in count if len(other) > len(name))
+        ]
+        longer = [path for path in doubtful if lengths[path] < len(path.parts) - 1]
+        if not longer:
+            return {"/".join(name): whole[path] for path, name in names.items()}
+        for path in longer:
+            lengths[path] += 1
 
 
 def stat_fingerprint(source: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import secrets
@@ -17,14 +18,18 @@ from castfs.catalog import Change, RunFile, changing
 from castfs.catalog.files import run_path, runs_dir, write_run
 from castfs.catalog.words import show_word
 from castfs.errors import NotFoundError, UsageError
-from castfs.paths import escape
+from castfs.paths import display, escape
 from castfs.repository.store import Store, open_store
 from castfs.runs import active
 from castfs.runs.checking import as_metadata, as_path, as_text
 from castfs.runs.claiming import claim_dir, release_dir
+from castfs.runs.ending import finish_at_exit
+from castfs.runs.liveness import hold_run
 from castfs.runs.run import Run
 from castfs.store import Depot
 from castfs.store.records import format_time
+
+log = logging.getLogger("castfs.runs")
 
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,199}")
 
@@ -50,7 +55,10 @@ def init(
             as_text(word, what)
     said = as_metadata(metadata, "the metadata") if metadata is not None else {}
     target = as_path(run_dir, "run_dir").absolute() if run_dir is not None else None
-    depot = _open(store, create=True).depot
+    opened = open_or_given(store, create=True)
+    if opened.created and not isinstance(store, Store):
+        log.info("created store at %s", display(os.fsencode(opened.path)))
+    depot = opened.depot
     run = RunFile(
         id=_new_id(),
         project=project or None,
@@ -69,8 +77,11 @@ def init(
         except BaseException:
             _remove_files_dir(depot, place, target)
             raise
-    made = Run(depot, run.id)
+        # Not before: one that was killed until here has left nothing in its directory.
+        hold = hold_run(depot, run.id)
+    made = Run(depot, run.id, hold=hold)
     active.add(made)
+    finish_at_exit()
     return made
 
 
@@ -94,7 +105,7 @@ def _remove_files_dir(depot: Depot, place: Path, target: Path | None) -> None:
             place.unlink(missing_ok=True)
 
 
-def _open(store: str | os.PathLike[str] | Store | None, *, create: bool = False) -> Store:
+def open_or_given(store: str | os.PathLike[str] | Store | None, *, create: bool = False) -> Store:
     if isinstance(store, Store):
         return store
     place = as_path(store, "the store") if store is not None else None
@@ -112,7 +123,7 @@ def find_run(run_id: str, *, store: str | os.PathLike[str] | Store | None = None
         raise NotFoundError(f"{show_word(run_id)} is no run's id", hint="see `castfs runs`")
     if store is None and isinstance(run := active.find(run_id), Run):
         return run
-    return Run(_open(store).depot, run_id)
+    return Run(open_or_given(store).depot, run_id)
 
 
 def get_active_run() -> Run | None:

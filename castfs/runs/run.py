@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
@@ -17,7 +17,7 @@ from typing import Any, Self, get_args
 import msgspec
 
 from castfs.catalog import RunFile, changing, reading
-from castfs.catalog.files import RunStatus, runs_dir, write_run
+from castfs.catalog.files import RunStatus, run_path, runs_dir, write_run
 from castfs.catalog.words import show_word
 from castfs.digest import Digest
 from castfs.errors import NotFoundError, SourceError, UsageError
@@ -27,7 +27,7 @@ from castfs.paths import display, escape
 from castfs.progress import SILENT
 from castfs.repository.drafting import Draft
 from castfs.repository.naming import match_records, version_word
-from castfs.repository.publishing import Details, Published
+from castfs.repository.publishing import Details, Published, normalize_keys
 from castfs.repository.recording import record_use
 from castfs.repository.selecting import json_text
 from castfs.repository.store import Store
@@ -40,13 +40,16 @@ from castfs.runs.checking import (
     as_path,
     as_paths,
     as_patterns,
+    as_step,
     as_text,
     as_texts,
 )
-from castfs.runs.keeping import as_name, check_limits, stat_fingerprint, take_output
-from castfs.runs.lines import LOG, append_line
+from castfs.runs.keeping import as_name, check_limits, stat_fingerprint, take_output, tell_apart
+from castfs.runs.lines import LOG, append_line, read_lines
+from castfs.runs.liveness import Hold, hold_run, status_of
 from castfs.runs.outputs import Output, OutputScanner, OutputWatcher, ScanReport
 from castfs.runs.summaries import SUMMARY, read_summary, write_summary
+from castfs.runs.values import from_stored, to_told
 from castfs.store import Depot
 from castfs.store.records import format_time
 
@@ -56,6 +59,9 @@ INPUT_FILES_MAX = 2_000_000
 
 log = logging.getLogger("castfs.runs")
 
+#: Of a URI: what has none may be a path that is not there.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
 AnyPath = str | os.PathLike[str]
 
 
@@ -63,10 +69,12 @@ class Run:
     """An open or finished run. A context manager, which finishes it. Safe to use from several
     threads; several processes may use one by its id."""
 
-    def __init__(self, depot: Depot, run_id: str) -> None:
-        """NotFoundError if there is no such run."""
+    def __init__(self, depot: Depot, run_id: str, *, hold: Hold | None = None) -> None:
+        """`hold` is that of one that begins here. NotFoundError if there is no such run."""
         self._depot = depot
         self.id = run_id
+        self._hold = hold
+        self._is_at_work = hold is not None
         self._guard = threading.Lock()
         self._scanners: dict[str, OutputScanner] = {}
         self._watcher: OutputWatcher | None = None
@@ -97,6 +105,15 @@ class Run:
             raise NotFoundError(f"no run {show_word(self.id)}", hint="see `castfs runs`")
         return found
 
+    def _work(self) -> None:
+        """From now on this process is at work for it, unless it is over (`castfs.runs.liveness`).
+        NotFoundError: what a removed run makes nobody could remove with it."""
+        run = self._file()
+        with self._guard:
+            if not self._is_at_work and run.status == "running":
+                self._hold = hold_run(self._depot, self.id)
+            self._is_at_work = True
+
     # What it is ---------------------------------------------------------------------------------
 
     @property
@@ -118,7 +135,12 @@ class Run:
 
     @property
     def status(self) -> str:
-        return self._file().status
+        """`running`, `finished`, `failed`; `lost` if it was running when its process ended."""
+        return status_of(self._depot, self._file())
+
+    def is_there(self) -> bool:
+        """Or was it removed, with its store perhaps?"""
+        return run_path(self._depot, self.id).exists()
 
     @property
     def path(self) -> str:
@@ -128,7 +150,9 @@ class Run:
 
     def finish(self, status: RunStatus = "finished") -> None:
         """It is over. Outputs that are watched are looked at a last time. Nothing the second
-        time. UsageError for a status that there is not."""
+        time. A run that nobody finishes ends with its process: `failed` after an exception that
+        nobody caught (as at the end of a `with`), else `finished`. UsageError for a status that
+        there is not."""
         if status not in get_args(RunStatus):
             raise UsageError(
                 f"a run cannot be {status!r}", hint=f"one of {', '.join(get_args(RunStatus))}"
@@ -141,6 +165,9 @@ class Run:
                     run, status=status, finished_at=format_time(time.time())
                 )
                 write_run(change.depot, ended)
+        self._is_at_work = True  # and nothing more to say about that
+        if self._hold is not None:
+            self._hold.let_go()
 
     @contextlib.contextmanager
     def _changing(self) -> Any:
@@ -155,12 +182,16 @@ class Run:
 
     def log(self, data: Mapping[str, Any], step: int | None = None) -> None:
         """Numbers of a step: a line in `log.jsonl` of the run's directory, whole or not at all.
-        UsageError, StoreError; NotFoundError if the run was removed."""
+        Those of numpy and the like are taken as plain ones, arrays as lists; a loss may be NaN.
+        UsageError for what is none, with its key; StoreError; NotFoundError if the run was
+        removed."""
         line = {
             "at": format_time(time.time()),
-            "step": as_number(step, "the step") if step is not None else None,
+            "step": as_step(step) if step is not None else None,
             "data": as_metadata(data, "what is logged"),
         }
+        if not self._is_at_work:
+            self._work()
         try:
             append_line(
                 self.run_dir / LOG, msgspec.json.encode(line) + b"\n", self._depot.file_mode
@@ -168,17 +199,24 @@ class Run:
         except FileNotFoundError as exc:
             raise NotFoundError(f"run {self.id} was removed", hint="see `castfs runs`") from exc
 
+    def iter_log(self) -> Iterator[dict[str, Any]]:
+        """What was logged, the oldest first: `at` (RFC 3339), `step` (or None), `data`. OSError."""
+        return (from_stored(line) for line in read_lines(self.run_dir / LOG))
+
     def summary(self, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Add to what is said of the run as a whole, `summary.json`; returns all of it."""
+        """Add to what is said of the run as a whole, `summary.json`, values as of `log`; returns
+        all of it."""
         said = as_metadata(data, "the summary") if data is not None else {}
         path = self.run_dir / SUMMARY
+        if said:
+            self._work()
         # Other processes may use the same run.
         with self._guard, self._changing():
             known = read_summary(path)
             if said:
                 known |= said
                 write_summary(path, known)
-        return known
+        return dict(from_stored(known))
 
     # What it keeps ------------------------------------------------------------------------------
 
@@ -208,7 +246,7 @@ class Run:
             max_bytes=as_number(max_bytes, "max_bytes") if max_bytes is not None else None,
             max_files=as_number(max_files, "max_files") if max_files is not None else None,
         )
-        self._file()
+        self._work()
         details = Details(type="code", message=message or "workspace", run=self.id)
         source = as_path(root, "the workspace")
         result = ingest(
@@ -231,7 +269,7 @@ class Run:
     def store_blob(self, file_path: str | os.PathLike[str]) -> str:
         """Keep the content of one file as long as the run. Returns its SHA-256, 64 hex digits."""
         source = as_path(file_path, "the file")
-        self._file()
+        self._work()
         with Draft(self._depot, f"run {self.id}") as draft:
             file = draft.add_file(os.fsencode(source.name), source)
             details = Details(type="blob", run=self.id, message="blob")
@@ -261,7 +299,7 @@ class Run:
                 name=artifact.name,
                 type=artifact.type,
                 tags=artifact.tags,
-                metadata=artifact.metadata,
+                metadata=as_metadata(artifact.metadata, "the metadata"),
                 message=artifact.description or None,
                 aliases=as_texts(aliases, "aliases"),
                 run=self.id,
@@ -271,7 +309,7 @@ class Run:
         return published.record.version
 
     def _log(self, artifact: Artifact, details: Details) -> Published:
-        self._file()  # NotFoundError: what a removed run makes nobody could remove with it
+        self._work()
         with Draft(self._depot, f"run {self.id}", keeps_first=True) as draft:
             artifact.fill(draft)
             if draft.repeated:
@@ -282,8 +320,8 @@ class Run:
                 )
             published = draft.commit(details, source=f"run {self.id}")
         artifact.bind(self._depot, published.record)
-        said = published.record.metadata
-        if others := [key for key in details.metadata if said[key] != details.metadata[key]]:
+        said, given = published.record.metadata, normalize_keys(details.metadata)
+        if others := [key for key in given if said[key] != given[key]]:
             log.warning(
                 "%s was made before, and keeps what was said of it: %s",
                 show_word(version_word(published.record)),
@@ -295,6 +333,7 @@ class Run:
         """`NAME:latest`, `NAME:v3`, `NAME:ALIAS`, and that this run was given it. NotFoundError."""
         if not as_text(word, "what is used"):
             raise UsageError("what is used has no name", hint="give NAME, NAME:v3 or NAME:ALIAS")
+        self._work()
         with changing(self._depot) as change:
             record = match_records(change, word)[0]
             record_use(change, self.id, record)
@@ -344,6 +383,8 @@ class Run:
             given,
             save=save or force_save,
             limits=None if force_save else (max_archive_bytes, max_archive_files),
+            # Models have names elsewhere, too.
+            warns=path_or_uri is not None and source_type in (None, "local"),
         )
 
     def _log_input(
@@ -353,6 +394,7 @@ class Run:
         *,
         save: bool,
         limits: tuple[int, int] | None,
+        warns: bool = True,
     ) -> Artifact:
         source = as_path(place, "where it is")
         # Not Path.exists: a URI may be longer than a path can be.
@@ -369,11 +411,18 @@ class Run:
         elif is_local:
             artifact.add_reference(source, **stat_fingerprint(source))
         else:
-            artifact.add_reference(os.fsdecode(place))
+            uri = os.fsdecode(place)
+            if warns and not _SCHEME.match(uri):
+                log.warning(
+                    "%s: there is no %s here; that is recorded as where it is",
+                    show_word(artifact.name),
+                    display(os.fsencode(uri)),
+                )
+            artifact.add_reference(uri)
         details = Details(
             name=artifact.name,
             type=artifact.type,
-            metadata=artifact.metadata,
+            metadata=as_metadata(artifact.metadata, "the metadata"),
             message=artifact.description or None,
             run=self.id,
         )
@@ -389,20 +438,30 @@ class Run:
         config_files: Sequence[str | os.PathLike[str]] = (),
     ) -> Artifact:
         """What this run was told: `args` (a mapping, or an object with attributes such as that of
-        argparse), more of the kind, and files. A version of `<path of the run>/config`."""
+        argparse), more of the kind, and files. A version of `<path of the run>/config`.
+
+        Values are as of `log`, and what else there is becomes text. Files lie in `files` under
+        their own names; those of one name under the last parts of their paths that tell them apart
+        (`files/cA/c.yaml`, `files/cB/c.yaml`).
+        """
         try:
             given = dict(args) if isinstance(args, Mapping) else {} if args is None else vars(args)
-            said = {"args": given, "extra": dict(extra or {})}
-            text = json.dumps(said, indent=2, sort_keys=True, default=str, allow_nan=False) + "\n"
+            said = {
+                "args": to_told(given, "the configuration"),
+                "extra": to_told(dict(extra or {}), "the configuration"),
+            }
         except (TypeError, ValueError, RecursionError) as exc:
             raise UsageError(
-                f"the configuration cannot be recorded: {exc}", hint="give what JSON can hold"
+                f"the configuration cannot be recorded: {exc}", hint="give a mapping"
             ) from exc
+        text = json.dumps(said, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        files = tell_apart(as_paths(config_files, "config_files"))
+        self._work()
         name = f"{as_name(self.path)}/config"
         with Draft(self._depot, f"run {self.id}") as draft:
             draft.add_bytes(b"config.json", text.encode())
-            for path in as_paths(config_files, "config_files"):
-                draft.add_file(b"files/" + os.fsencode(path.name), path)
+            for own, path in files.items():
+                draft.add_file(b"files/" + os.fsencode(own), path)
             details = Details(name=name, type="config", run=self.id)
             record = draft.commit(details, source=f"run {self.id}").record
         with changing(self._depot) as change:
@@ -490,6 +549,7 @@ class Run:
             return self._scanners[key]
 
     def _take_output(self, output: Output) -> str:
+        self._work()
         return take_output(
             self._depot, f"{as_name(self.path)}/outputs", output, run_id=self.id
         ).record.id

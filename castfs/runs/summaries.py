@@ -14,12 +14,14 @@ from castfs import atomic
 from castfs.errors import StoreError, UsageError
 from castfs.paths import display
 from castfs.regular import read_regular
+from castfs.runs.values import to_stored
 
 SUMMARY = "summary.json"
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """An empty one if there is none. UsageError for what is no object: the file belongs to the run,
+    """As it is stored (`castfs.runs.values`); what others wrote may have floats that JSON has not.
+    An empty one if there is none. UsageError for what is no object: the file belongs to the run,
     and is not written over. StoreError if it cannot be read."""
     shown = display(os.fsencode(path))
     try:
@@ -37,11 +39,10 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def write_summary(path: Path, known: Mapping[str, Any]) -> None:
-    """Whole or not at all. StoreError."""
+    """Whole or not at all. StoreError; UsageError for what others wrote there that cannot be."""
+    text = msgspec.json.format(msgspec.json.encode(to_stored(known, "the summary")))
     try:
-        atomic.write_file(path, [msgspec.json.format(msgspec.json.encode(known)), b"\n"])
-    except (msgspec.MsgspecError, ValueError) as exc:  # what others wrote there
-        raise UsageError(f"the summary cannot be written: {exc}", hint="mend the file") from exc
+        atomic.write_file(path, [text, b"\n"])
     except OSError as exc:
         raise StoreError(
             f"cannot write {display(os.fsencode(path))}: {exc.strerror}",

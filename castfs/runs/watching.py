@@ -6,18 +6,42 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from castfs import atomic
 from castfs.catalog.words import check_name
+from castfs.repository.naming import version_word
 from castfs.repository.store import Store
 from castfs.repository.taking import keep_out
 from castfs.runs.keeping import as_name, take_output
 from castfs.runs.opening import find_run
-from castfs.runs.outputs import Output, OutputScanner, ScanReport, Taken
+from castfs.runs.outputs import Failed, Kind, Output, OutputScanner, ScanReport, Waiting
 
 #: Added to the pause for the minimum age, so that mtimes of a coarse clock are old enough after it.
 _TICK_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenVersion:
+    """`word` is `NAME:v3`, `id` that version's; the rest as of `Taken`. Size in bytes."""
+
+    key: str
+    kind: Kind
+    size_bytes: int
+    is_log: bool
+    id: str
+    word: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchReport:
+    """As `ScanReport`."""
+
+    taken: tuple[TakenVersion, ...]
+    waiting: tuple[Waiting, ...]
+    failed: tuple[Failed, ...]
+    unchanged: int
 
 
 class DirectoryWatch:
@@ -48,6 +72,8 @@ class DirectoryWatch:
             self._namespace = check_name(name) if name is not None else as_name(place.name)
             state_file = self._state_file(place)
         self._min_age = min_age_sec
+        #: Of what the scan that runs has taken, by id.
+        self._words: dict[str, str] = {}
         self._scanner = OutputScanner(
             place,
             [place],
@@ -69,6 +95,7 @@ class DirectoryWatch:
     def _take(self, output: Output) -> str:
         self._check_run()
         published = take_output(self._store.depot, self._namespace, output, run_id=self._run_id)
+        self._words[published.record.id] = version_word(published.record)
         return published.record.id
 
     def _check_run(self) -> None:
@@ -77,10 +104,11 @@ class DirectoryWatch:
 
     def scan_once(
         self, *, last: bool = False, should_stop: Callable[[], bool] = lambda: False
-    ) -> ScanReport:
+    ) -> WatchReport:
         """NotFoundError if the run was removed; OSError and StoreError as of
         `OutputScanner.scan_once`."""
         self._check_run()
+        self._words.clear()
         try:
             report = self._scanner.scan_once(last=last, should_stop=should_stop)
         except OSError:
@@ -88,11 +116,30 @@ class DirectoryWatch:
             raise
         if report.failed:
             self._check_run()
-        return report
+        return self._report(report)
 
-    def finish(self) -> ScanReport:
+    def _report(self, report: ScanReport) -> WatchReport:
+        taken = [
+            TakenVersion(
+                key=each.key,
+                kind=each.kind,
+                size_bytes=each.size_bytes,
+                is_log=each.is_log,
+                id=each.id,
+                word=self._words[each.id],
+            )
+            for each in report.taken
+        ]
+        return WatchReport(
+            taken=tuple(taken),
+            waiting=report.waiting,
+            failed=report.failed,
+            unchanged=report.unchanged,
+        )
+
+    def finish(self) -> WatchReport:
         """A last look, and as many more as the rules ask for of what was just written."""
-        taken: list[Taken] = []
+        taken: list[TakenVersion] = []
         for number in range(self._scanner.rules.stable_required + 1):
             if number:
                 time.sleep(self._min_age + _TICK_SECONDS)
@@ -100,7 +147,7 @@ class DirectoryWatch:
             taken += report.taken
             if not report.waiting:
                 break
-        return ScanReport(
+        return WatchReport(
             taken=tuple(taken),
             waiting=report.waiting,
             failed=report.failed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -75,7 +76,17 @@ def test_removing_a_run(castfs: Run, trained: str) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [("show",), ("rm",), ("list", "x"), ("odd", "x"), ("show", "x", "--dry-run"), ("--dry-run",)],
+    [
+        ("show",),
+        ("rm",),
+        ("list", "x"),
+        ("odd", "x"),
+        ("show", "x", "--dry-run"),
+        ("--dry-run",),
+        ("show", "x", "y"),
+        ("show", "x", "--force"),
+        ("--force",),
+    ],
 )
 def test_runs_asked_wrongly(castfs: Run, store: Store, args: tuple[str, ...]) -> None:
     castfs("runs", *args, code=2)
@@ -85,6 +96,68 @@ def test_runs_that_there_are_not(castfs: Run, store: Store) -> None:
     assert castfs("runs").text == ""
     for action in ("show", "rm"):
         assert "castfs runs" in castfs("runs", action, "nothing", code=4).err
+
+
+def test_words_for_runs(castfs: Run, trained: str) -> None:
+    for word in (trained[:-1], "ml/train"):
+        assert castfs("runs", "show", word, "--json").json["run"]["id"] == trained
+    ids = [run["id"] for run in castfs("runs", "--json").json]
+    said = castfs("runs", "show", trained[:7], code=4).err  # unless the decade ends in between
+    assert all(run_id in said for run_id in ids)
+    said = castfs("runs", "rm", "ml/train", "ml/prep").text
+    assert f"runs {trained}, {ids[1]} removed: 2 snapshots" in said
+    assert castfs("runs", "--json").json == []
+
+
+def test_a_run_that_is_running(castfs: Run, store: Store) -> None:
+    run = api.init("p", "n", store=store)
+    assert castfs("runs", "--json").json[0]["status"] == "running"
+    assert "running" in castfs("runs", "rm", run.id, code=11).err
+    assert "needs --force" in castfs("runs", "rm", run.id, "--dry-run").err
+    castfs("runs", "rm", run.id, "--force")
+    assert castfs("runs", "--json").json == []
+
+
+def test_a_run_that_was_lost(castfs: Run, store: Store) -> None:
+    code = "import castfs, os; castfs.init('p', 'n'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code], env=environment(), timeout=TIMEOUT, check=False)
+    [shown] = castfs("runs", "--json").json
+    assert shown["status"] == "lost"
+    assert "lost" in castfs("runs").text.split()
+    assert castfs("runs", "show", shown["id"], "--json").json["run"]["status"] == "lost"
+    assert ["status", "lost"] in [
+        line.split() for line in castfs("runs", "show", shown["id"]).text.splitlines()
+    ]
+    castfs("runs", "rm", shown["id"])
+
+
+def test_numbers_that_json_has_not(castfs: Run, store: Store) -> None:
+    with api.init(store=store) as run:
+        run.summary({"loss": float("nan")})
+    assert castfs("runs", "show", run.id, "--json").json["summary"] == {"loss": "NaN"}
+    assert "loss=NaN" in castfs("runs", "show", run.id).text
+
+
+def test_what_was_there_already(castfs: Run, store: Store, trained: str, tmp_path: Path) -> None:
+    with api.init("ml", "again", store=store) as run:
+        artifact = Artifact("data", "dataset", metadata={"rows": 1}).add_dir(tmp_path / "data")
+        run.log_artifact(artifact)
+    lines = castfs("runs", "show", run.id).text.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in lines if line.startswith("made")] == [
+        "data:v1 (dataset, was there already) rows=1"
+    ]
+    [made] = castfs("runs", "show", run.id, "--json").json["made"]
+    assert (made["was_there"], made["metadata"]) == (True, {"rows": 1})
+
+
+def test_completing_a_run(program: Run, trained: str) -> None:
+    for words in (f"castfs runs show {trained[:9]}", f"castfs runs rm x {trained[:9]}"):
+        completed = program(
+            _CASTFS_COMPLETE="bash_complete",
+            COMP_WORDS=words,
+            COMP_CWORD=str(len(words.split()) - 1),
+        )
+        assert f"plain,{trained}" in completed.text.splitlines()
 
 
 def test_a_damaged_run_is_said(castfs: Run, store: Store, trained: str) -> None:
@@ -128,7 +201,7 @@ def test_watch_once(castfs: Run, store: Store, tmp_path: Path) -> None:
     (outputs / "deep" / "a.pt").write_bytes(b"1")
     (outputs / "other").write_bytes(b"1")
     first = castfs("watch", outputs, "--once", "--min-age", "0")
-    assert first.text.split()[:3] == ["deep/a.pt", "1", "B"]
+    assert first.text == "deep/a.pt 1 B outputs/deep/a.pt:v1\n"
     assert castfs("watch", outputs, "--once", "--min-age", "0").text == ""
     (outputs / "deep" / "a.pt").write_bytes(b"22")
     castfs("watch", outputs, "--once", "--min-age", "0")
@@ -196,22 +269,6 @@ def test_a_watch_that_is_killed_goes_on(castfs: Run, store: Store, tmp_path: Pat
 def test_words_that_are_no_text(castfs: Run, store: Store, verb: tuple[str, ...]) -> None:
     result = castfs(*verb, "\udcff", code=4 if verb == ("lineage",) else 2)
     assert "Traceback" not in result.err
-
-
-def test_a_bundle(castfs: Run, trained: str, tmp_path: Path) -> None:
-    bundle, other = tmp_path / "model.castfs", tmp_path / "other"
-    assert "1 version, 1 run" in castfs("export", "team/model", bundle).text
-    castfs("export", "team/model", bundle, code=1)
-    castfs("export", "team/model", bundle, "--force")
-    castfs("import", bundle, "--store", other, code=10)
-    castfs("init", "--store", other)
-    assert castfs("import", "-q", bundle, "--store", other).text == "team/model:v1\n"
-    again = castfs("import", "--json", bundle, "--store", other).json
-    assert (again["added_versions"], again["added_count"]) == ([], 0)
-    assert castfs("cat", "--store", other, "team/model:production", "a.csv").text == "1\n"
-    castfs("export", "nothing", tmp_path / "x.castfs", code=4)
-    bundle.write_bytes(bundle.read_bytes()[:2000])
-    assert castfs("import", bundle, "--store", other, code=5).err.count("\n") == 1
 
 
 def test_an_older_archive(castfs: Run, store: Store, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from castfs.errors import ManifestError
 from castfs.manifest import decode_manifest, encode_manifest, parse_manifest, read_older
-from castfs.paths import ESCAPE
+from castfs.paths import ESCAPE, parse_relpath
 from tests.manifest.documents import sha256
 
 X = {"sha256": sha256(b"x"), "size_bytes": 1}
@@ -44,6 +44,51 @@ def write(document: object) -> bytes:
 
 def with_file(name: str, entry: object = X) -> bytes:
     return write({"created_at": 1.0, "files": {name: entry}})
+
+
+def listed(*files: object, **fields: object) -> bytes:
+    """As `ArtifactManifest.to_dict` gives it (runicorn/artifacts/models.py of 0.5.3)."""
+    return write({"files": list(files), "references": [], "created_at": 1_700_000_000.5, **fields})
+
+
+def one(path: str = "a", **fields: object) -> dict[str, object]:
+    digest = f"sha256:{sha256(b'x')}"
+    return {"path": path, "size": 1, "digest": digest, "modified_at": 1.1, **fields}
+
+
+def test_artifacts() -> None:
+    raw = listed(one("conf/a.yaml", modified_at=1795302197.0528002), one("b"), total_files=2)
+    tree = parse_manifest(raw).tree
+    assert list(tree.files) == [b"b", b"conf/a.yaml"]
+    file = tree.files[parse_relpath(b"conf/a.yaml")]
+    assert (file.sha256, file.size_bytes, file.mode) == (sha256(b"x"), 1, 0o644)
+    assert file.mtime_ns == pytest.approx(1795302197052800200, abs=250)
+    assert tree.dirs[parse_relpath(b"conf")].mtime_ns == 1_700_000_000_500_000_000
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (listed(one(), one()), "twice"),
+        (listed(one("../x")), "bad manifest"),
+        (listed(one("X")).replace(b'"X"', rb'"\ud800"'), "bad manifest"),
+        (listed({"size": 1}), "without a path"),
+        (listed(one(size=-1)), "no possible size"),
+        (listed(one(size=True)), "no possible size"),
+        (listed(one(digest="md5:00")), "a: "),
+        (listed(one(digest=None)), "a: "),
+        (listed(one(modified_at="x")), "no time"),
+        (listed(one(modified_at=2**40)), "no time"),
+        (listed(one(modified_at=float("nan"))), "bad manifest"),
+        (listed(one(), total_files=2), "total_files does not match"),
+        (listed(one(), one("a/b")), "bad manifest"),
+        (listed(references=[{"uri": "s3://x"}]), "castfs import"),
+    ],
+)
+def test_artifacts_that_are_refused(raw: bytes, words: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest(raw)
+    assert words in str(caught.value)
 
 
 def test_what_is_made_up() -> None:
@@ -179,7 +224,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "entry null": (with_file("evil", None), "evil is not an object"),
     "entry a list": (with_file("evil", [X]), "evil is not an object"),
-    "files a list": (write({"files": ["a"]}), "no `files` object"),
+    "files a list": (write({"files": ["a"]}), "a file without a path"),
+    "files text": (write({"files": "a"}), "no `files` object"),
     "no files": (b"{}", "no `files` object"),
     "assets.json of a run": (
         write({"code": {"snapshot": {}}, "datasets": []}),

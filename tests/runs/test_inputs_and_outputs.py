@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,9 +76,59 @@ def test_directories_without_a_file(run: Run, store: Store, tmp_path: Path) -> N
 def test_configurations_that_cannot_be(run: Run) -> None:
     circular: dict[str, object] = {}
     circular["a"] = circular
-    for args in ({1: 3, "a": 4}, {(1, 2): 3}, {"a": float("nan")}, circular):
+    for args in ({1: 3, "1": 4}, {(1, 2): 3}, circular, 5, object()):
         with pytest.raises(UsageError):
             run.log_config(args)
+
+
+def test_files_of_one_name(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in ("cA/c.yaml", "cB/c.yaml", "x/cA", "y/cB/c.yaml", "d.yaml"):
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        Path(place).write_text(place)
+    given: list[str | Path] = ["cA/c.yaml", Path("cB/c.yaml"), "d.yaml", tmp_path / "x/../d.yaml"]
+    config = run.log_config({"lr": 1}, config_files=given)
+    found = {
+        file.path: Path(config.get_file_path(file.path)) for file in config.get_manifest().files
+    }
+    del found["config.json"]
+    assert {path: file.read_text() for path, file in found.items()} == {
+        "files/cA/c.yaml": "cA/c.yaml", "files/cB/c.yaml": "cB/c.yaml", "files/d.yaml": "d.yaml",
+    }  # fmt: skip
+    # A file where another one's directory would be; one name three times.
+    odd = run.log_config(config_files=["cA/c.yaml", "x/cA", "cB/c.yaml", "y/cB/c.yaml"])
+    texts = {Path(odd.get_file_path(file.path)).read_text() for file in odd.get_manifest().files}
+    assert texts > {"cA/c.yaml", "cB/c.yaml", "x/cA", "y/cB/c.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("call", "warns"),
+    [
+        (lambda run: run.log_dataset("d", "missing"), True),
+        (lambda run: run.log_dataset("d", "/no/such/place"), True),
+        (lambda run: run.log_dataset("d", "s3://bucket/missing"), False),
+        (lambda run: run.log_dataset("d", "there"), False),
+        (lambda run: run.log_pretrained("m", "missing"), True),
+        (lambda run: run.log_pretrained("m", "bert-base", source_type="hub"), False),
+        (lambda run: run.log_pretrained("bert-base"), False),
+    ],
+)
+def test_what_looks_local_and_is_not_there(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    call: Callable[[Run], Artifact],
+    warns: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there").write_text("x")
+    with caplog.at_level(logging.WARNING, "castfs.runs"):
+        [reference] = call(run).get_references()
+    assert reference.uri
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * warns
+    if warns:
+        assert reference.uri in caplog.text
 
 
 def test_outputs_become_versions(run: Run, store: Store, tmp_path: Path) -> None:

@@ -117,3 +117,17 @@ def test_the_same_run_says_more_of_it(store: Store, make: Make) -> None:
     assert record is not None
     assert record.metadata == {"acc": 0.6}
     assert run_file(store, run).made_again == ()
+
+
+def test_it_is_said_that_it_was_there(store: Store, make: Make) -> None:
+    with castfs.init("p", "first", store=store) as first:
+        make(first, acc=0.95)
+    with castfs.init("p", "second", store=store) as second:
+        make(second, acc=0.1)
+        make(second, "more", "own")
+    shown = {each.word: each for each in describe_run(store.depot, second.id).made}
+    again, own = shown["mod:v1"], shown["own:v1"]
+    assert (again.was_there, again.metadata, again.message) == (True, {"acc": 0.1}, "by second")
+    assert (own.was_there, own.metadata, own.message) == (False, None, None)
+    [made] = describe_run(store.depot, first.id).made
+    assert not made.was_there

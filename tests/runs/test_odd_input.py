@@ -176,7 +176,7 @@ def test_a_workspace_of_a_run_that_was_removed(store: Store, data: Path) -> None
     from castfs.runs.removing import remove_run
 
     run = castfs.init(store=store)
-    remove_run(store.depot, run.id)
+    remove_run(store.depot, run.id, force=True)
     with pytest.raises(castfs.NotFoundError):
         run.snapshot_workspace(data)
     with pytest.raises(UsageError):

@@ -171,7 +171,7 @@ def test_a_summary_by_several_processes(run: Run, store: Store) -> None:
 def test_a_run_that_was_removed(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     run = castfs.init(store=store)
-    remove_run(store.depot, run.id)
+    remove_run(store.depot, run.id, force=True)
     with pytest.raises(NotFoundError):
         run.log({"a": 1})
     with pytest.raises(NotFoundError):

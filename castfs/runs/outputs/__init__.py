@@ -19,11 +19,11 @@ devices are ignored. Nothing here opens a file, and so nothing waits for one.
 """
 
 from castfs.runs.outputs.patterns import DEFAULT_PATTERNS
-from castfs.runs.outputs.report import Failed, Output, ScanReport, Taken, Waiting
+from castfs.runs.outputs.report import Failed, Kind, Output, ScanReport, Taken, Waiting
 from castfs.runs.outputs.scanner import OutputScanner
 from castfs.runs.outputs.watcher import OutputWatcher
 
 __all__ = [
-    "DEFAULT_PATTERNS", "Failed", "Output", "OutputScanner", "OutputWatcher", "ScanReport",
+    "DEFAULT_PATTERNS", "Failed", "Kind", "Output", "OutputScanner", "OutputWatcher", "ScanReport",
     "Taken", "Waiting",
 ]  # fmt: skip
