@@ -14,7 +14,7 @@ from castfs.cli.invocation import Invocation, json_option, refuse_both, verb
 from castfs.cli.progress import progress_bar
 from castfs.cli.units import format_count, format_size
 from castfs.cli.words import PATH
-from castfs.errors import UsageError
+from castfs.errors import NoStoreError, UsageError
 from castfs.paths import display
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def command(
         kind = "bundle"
     elif kind is None and path.is_file():
         kind = "bundle" if is_bundle(path) else "manifest"
-    store = invocation.open_store()
+    store = _open_store(invocation, path, kind)
     with progress_bar(quiet=quiet) as progress:
         if kind == "bundle":
             source = output.binary_stdin() if from_stdin else path
@@ -75,6 +75,26 @@ def command(
         if kind == "manifest":
             return _import_manifest(store, path, progress, quiet, as_json)
         return _import_archive(store, path, kind, progress, quiet, as_json)
+
+
+def _open_store(invocation: Invocation, path: Path, kind: str | None) -> Store:
+    """Made if need be, as by `ingest`; but not for what is no such thing."""
+    try:
+        return invocation.open_store()
+    except NoStoreError:
+        if kind == "manifest":
+            from castfs.manifest import read_manifest_file
+
+            read_manifest_file(path)
+        elif kind != "bundle":
+            from castfs.older.opening import open_archive
+
+            with open_archive(path, format=kind):
+                pass
+    store = invocation.open_store(create=True)
+    if store.created:
+        output.note(f"created store at {store.path}")
+    return store
 
 
 def _import_manifest(

@@ -51,13 +51,16 @@ def command(
     from castfs.catalog import reading
     from castfs.repository.lineage import build_lineage
     from castfs.runs.drawing import draw
+    from castfs.runs.liveness import with_statuses
 
     assert format_ in FORMATS
     format_ = "json" if as_json else format_
     direction: Direction = "both" if up == down else "up" if up else "down"
-    with reading(invocation.open_store().depot) as catalog:
+    store = invocation.open_store()
+    with reading(store.depot) as catalog:
         graph = build_lineage(catalog, snapshot, direction, depth=depth)
         damages = catalog.damages()
+    graph = with_statuses(store.depot, graph)
     ascii_only = format_ == "text" and not _can_show(sys.stdout.encoding or "")
     output.write(draw(graph, format_, ascii_only=ascii_only).encode())
     if damages:

@@ -9,6 +9,7 @@ The file goes on saying `running`; whoever looks says `lost`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import logging
@@ -20,6 +21,7 @@ from pathlib import Path
 from castfs import atomic
 from castfs.catalog import RunFile
 from castfs.catalog.files import runs_dir
+from castfs.repository.graph import Graph
 from castfs.runs.claiming import is_claimed
 from castfs.store import Depot
 from castfs.store.locks import open_lock, try_flock
@@ -128,3 +130,14 @@ class ShownRun(RunFile, frozen=True, kw_only=True):
 def as_shown(depot: Depot, run: RunFile) -> ShownRun:
     said = {name: getattr(run, name) for name in run.__struct_fields__}
     return ShownRun(**{**said, "status": status_of(depot, run)})
+
+
+def with_statuses(depot: Depot, graph: Graph) -> Graph:
+    """A lineage whose runs have the status that they have by now."""
+    nodes = dict(graph.nodes)
+    for key, node in graph.nodes.items():
+        if node.kind == "run" and node.detail.get("status") == "running":
+            run_id = key.partition(":")[2]
+            if is_held(depot, run_id) is False:
+                nodes[key] = dataclasses.replace(node, detail={**node.detail, "status": LOST})
+    return Graph(graph.root, nodes, graph.edges)

@@ -40,7 +40,6 @@ def test_there_and_back(castfs: Run, bundle: Path, other: Path, tmp_path: Path) 
     refused = castfs("export", "team/ds", bundle, code=1)
     assert "give --force" in refused.err
     assert "2 versions, 0 runs" in castfs("export", "team/ds", bundle, "--force").text
-    castfs("import", bundle, "--store", tmp_path / "nowhere", code=10)
     said = castfs("import", bundle, "--store", other)
     assert said.text.splitlines()[:2] == ["new: team/ds:v1", "new: team/ds:v2"]
     assert said.err == ""
@@ -117,3 +116,15 @@ def test_through_a_pipe(castfs: Run, store: Store, other: Path) -> None:
     )  # fmt: skip
     assert (empty.returncode, empty.stderr.count(b"\n")) == (5, 1)
     castfs("import", "-", "--format", "manifest", code=2)
+
+
+def test_a_store_is_made(castfs: Run, bundle: Path, tmp_path: Path) -> None:
+    """As by ingest; but not by a mistake."""
+    place = tmp_path / "new"
+    (tmp_path / "no.json").write_text("{")
+    for word, code in (("nothing", 4), ("no.json", 5), ("data", 4), ("data/a.csv", 5)):
+        refused = castfs("import", tmp_path / word, "--store", place, code=code)
+        assert refused.err.count("\n") == 1
+    assert not place.exists()
+    assert castfs("import", bundle, "--store", place).err == f"created store at {place}\n"
+    assert castfs("list", "-q", "--store", place).text.count("\n") == 2

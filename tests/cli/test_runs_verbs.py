@@ -128,6 +128,7 @@ def test_a_run_that_was_lost(castfs: Run, store: Store) -> None:
     assert ["status", "lost"] in [
         line.split() for line in castfs("runs", "show", shown["id"]).text.splitlines()
     ]
+    assert "status: lost" in castfs("lineage", shown["id"]).text
     castfs("runs", "rm", shown["id"])
 
 
