@@ -198,9 +198,9 @@ def test_an_index_that_goes_away(mounter: Mounter, snapshot: Snapshot, replace: 
 # Descriptors -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [20, 28, 40])
+@pytest.mark.parametrize("limit", [24, 28, 40])
 def test_few_descriptors(mounter: Mounter, snapshot: Snapshot, limit: int) -> None:
-    """Fewer than there are files."""
+    """Fewer than there are files. (The server itself has 19 to 21.)"""
     patch = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))"
     with served(mounter, snapshot, patch) as server:
         directory = mounter.mountpoint / "directory"
