@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -20,7 +19,7 @@ from castfs.catalog import RunFile, changing, reading
 from castfs.catalog.files import RunStatus, run_path, runs_dir, write_run
 from castfs.catalog.words import show_word
 from castfs.digest import Digest
-from castfs.errors import NotFoundError, SourceError, UsageError
+from castfs.errors import NotFoundError, UsageError
 from castfs.ignore import IgnoreOptions
 from castfs.ingest import ScanOptions
 from castfs.paths import display, escape
@@ -44,12 +43,13 @@ from castfs.runs.checking import (
     as_text,
     as_texts,
 )
-from castfs.runs.keeping import as_name, check_limits, stat_fingerprint, take_output, tell_apart
+from castfs.runs.inputs import add_input, encode_config
+from castfs.runs.keeping import as_name, take_output, tell_apart
 from castfs.runs.lines import LOG, append_line, read_lines
 from castfs.runs.liveness import Hold, hold_run, status_of
 from castfs.runs.outputs import Output, OutputScanner, OutputWatcher, ScanReport
 from castfs.runs.summaries import SUMMARY, read_summary, write_summary
-from castfs.runs.values import from_stored, to_told
+from castfs.runs.values import from_stored
 from castfs.store import Depot
 from castfs.store.records import format_time
 
@@ -58,9 +58,6 @@ INPUT_BYTES_MAX = 5 << 30
 INPUT_FILES_MAX = 2_000_000
 
 log = logging.getLogger("castfs.runs")
-
-#: Of a URI: what has none may be a path that is not there.
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 AnyPath = str | os.PathLike[str]
 
@@ -396,29 +393,7 @@ class Run:
         limits: tuple[int, int] | None,
         warns: bool = True,
     ) -> Artifact:
-        source = as_path(place, "where it is")
-        # Not Path.exists: a URI may be longer than a path can be.
-        is_local = os.path.exists(source)
-        if save:
-            if not is_local:
-                raise SourceError(
-                    f"{display(os.fsencode(source))} does not exist",
-                    hint="give a path, or log it without save=True",
-                )
-            if limits is not None:
-                check_limits(source, *(as_number(limit, "the limit") for limit in limits))
-            artifact.add_dir(source) if source.is_dir() else artifact.add_file(source)
-        elif is_local:
-            artifact.add_reference(source, **stat_fingerprint(source))
-        else:
-            uri = os.fsdecode(place)
-            if warns and not _SCHEME.match(uri):
-                log.warning(
-                    "%s: there is no %s here; that is recorded as where it is",
-                    show_word(artifact.name),
-                    display(os.fsencode(uri)),
-                )
-            artifact.add_reference(uri)
+        add_input(artifact, place, save=save, limits=limits, warns=warns)
         details = Details(
             name=artifact.name,
             type=artifact.type,
@@ -444,22 +419,12 @@ class Run:
         their own names; those of one name under the last parts of their paths that tell them apart
         (`files/cA/c.yaml`, `files/cB/c.yaml`).
         """
-        try:
-            given = dict(args) if isinstance(args, Mapping) else {} if args is None else vars(args)
-            said = {
-                "args": to_told(given, "the configuration"),
-                "extra": to_told(dict(extra or {}), "the configuration"),
-            }
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise UsageError(
-                f"the configuration cannot be recorded: {exc}", hint="give a mapping"
-            ) from exc
-        text = json.dumps(said, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        text = encode_config(args, extra)
         files = tell_apart(as_paths(config_files, "config_files"))
         self._work()
         name = f"{as_name(self.path)}/config"
         with Draft(self._depot, f"run {self.id}") as draft:
-            draft.add_bytes(b"config.json", text.encode())
+            draft.add_bytes(b"config.json", text)
             for own, path in files.items():
                 draft.add_file(b"files/" + os.fsencode(own), path)
             details = Details(name=name, type="config", run=self.id)

@@ -150,7 +150,7 @@ def test_5_missing_content(castfs: Run, taken: str, store: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(
     "args",
-    [["list"], ["show", "abc"], ["stats"], ["find", "x"], ["import", "m.json"]],
+    [["list"], ["show", "abc"], ["stats"], ["find", "x"], ["versions", "m"]],
     ids=" ".join,
 )
 def test_10_no_store(castfs: Run, store: Path, args: list[str]) -> None:

@@ -167,7 +167,7 @@ def test_files_that_vanish(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("there").write_text("x")
     with monkeypatch.context() as patch:
         patch.chdir(Path.cwd())
-        patch.setattr("castfs.runs.run.check_limits", go)
+        patch.setattr("castfs.runs.inputs.check_limits", go)
         with pytest.raises(SourceError):
             run.log_dataset("gone", Path("there").absolute(), save=True)
 
