@@ -6,6 +6,7 @@ files do not say.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -117,12 +118,17 @@ def make_shared_file(depot: Depot, name: str) -> None:
     """An empty file with the mode and owner of the store's (SQLite gives those beside it the same),
     unless it is there. It appears with both: if its maker were killed between, nobody else of a
     group could mend it."""
-    mode = 0o660 if depot.marker.group else 0o600
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    if not depot.marker.group and depot.path.stat().st_uid == os.geteuid():
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(depot.path / name, flags, 0o600))
+        return
     temp = depot.staging_dir / f"tmp-{secrets.token_hex(8)}"
-    # No power cut can take anything from it.
-    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = -1
     try:
-        os.fchmod(fd, mode)
+        # No power cut can take anything from it.
+        fd = os.open(temp, flags, 0o600)
+        os.fchmod(fd, 0o660 if depot.marker.group else 0o600)
         atomic.give_to_owner_of(depot.path, fd)
         (depot.path / name).hardlink_to(temp)
     except FileExistsError:
@@ -134,8 +140,9 @@ def make_shared_file(depot: Depot, name: str) -> None:
         if not (depot.path / name).exists():
             temp.replace(depot.path / name)
     finally:
-        os.close(fd)
         temp.unlink(missing_ok=True)
+        if fd >= 0:
+            os.close(fd)
 
 
 def _prepare(connection: sqlite3.Connection, depot: Depot) -> None:
