@@ -67,8 +67,9 @@ def as_metadata(given: object, what: str) -> dict[str, Any]:
 def as_step(given: object) -> int:
     """A whole number, of whatever type: 3, 3.0, a tensor with 3 in it."""
     number = as_scalar(given)
-    is_whole = isinstance(number, float) and number.is_integer()
-    return as_number(int(number) if is_whole else number, "the step")  # type: ignore[call-overload]
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    return as_number(number, "the step")
 
 
 def as_number(given: object, what: str) -> int:

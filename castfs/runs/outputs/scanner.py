@@ -193,8 +193,7 @@ class _Scan:
             self._fail(found.key, exc.strerror or str(exc))
         except CastfsError as exc:
             self._fail(found.key, str(exc))
-        except Exception as exc:
-            # The others must not be lost because of what is wrong with this one.
+        except Exception as exc:  # the others must not be lost because of this one
             log.exception("cannot take %s", display(unescape(found.key)))
             self._fail(found.key, f"{type(exc).__name__}: {exc}")
         else:
